@@ -1,0 +1,26 @@
+//! The decisions of Lockstep, and nothing else: identities, the replicated tree, the change log
+//! and what is owed to each peer.
+//!
+//! This crate performs no I/O, reads no clock and draws no randomness; time and entropy are
+//! arguments. A shell feeds it inputs (`apply_*`, `handle_*`) and carries out what it answers.
+#![forbid(unsafe_code)]
+
+pub mod announce;
+pub mod attr;
+pub mod change;
+pub mod content;
+pub mod ids;
+pub mod limits;
+pub mod log;
+pub mod name;
+pub mod replica;
+pub mod tree;
+
+pub use announce::Announcements;
+pub use attr::{Kind, Perm, Times, Timespec};
+pub use change::{Change, Op};
+pub use content::{ChunkRef, ContentHash, ContentRef, Manifest};
+pub use ids::{NodeId, PeerId, Sequence, Slot, Version, VolumeId};
+pub use name::{EntryName, NameError};
+pub use replica::{Counters, Drained, OutOfOrder, Replica};
+pub use tree::{Effect, Place, Tree};

@@ -1,0 +1,85 @@
+//! The recent part of the own change log, and how far each peer has it.
+
+use crate::change::Change;
+use crate::ids::{Sequence, Slot};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Changes kept in memory; older ones are read from disk.
+const RECENT_CHANGES_MAX: usize = 16_384;
+
+/// Numbered changes, oldest first, without gaps.
+#[derive(Debug)]
+pub struct Log {
+    recent: VecDeque<Change>,
+    /// Number before the first of `recent`.
+    before: Sequence,
+    acked: BTreeMap<Slot, Acked>,
+}
+
+/// How far a peer has this log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Acked {
+    /// Applied there and safe from a crash of its daemon.
+    pub applied: Sequence,
+    /// On its disk for good.
+    pub durable: Sequence,
+    /// Up to here all content is on its disk too.
+    pub complete: Sequence,
+}
+
+impl Log {
+    /// An empty window after change `before`.
+    pub fn starting_after(before: Sequence) -> Self {
+        Log { recent: VecDeque::new(), before, acked: BTreeMap::new() }
+    }
+
+    /// Adds changes that were written down.
+    pub fn append(&mut self, changes: impl IntoIterator<Item = Change>) {
+        self.recent.extend(changes);
+        while self.recent.len() > RECENT_CHANGES_MAX {
+            self.before = self.recent.pop_front().map_or(self.before, |c| c.seq);
+        }
+    }
+
+    /// Last change offered to peers.
+    pub fn last(&self) -> Sequence {
+        self.recent.back().map_or(self.before, |c| c.seq)
+    }
+
+    /// Up to `max` changes after `cursor`; `None` if they are no longer in memory.
+    pub fn after(&self, cursor: Sequence, max: usize) -> Option<Vec<Change>> {
+        let skip = cursor.0.checked_sub(self.before.0)? as usize;
+        Some(self.recent.iter().skip(skip).take(max).cloned().collect())
+    }
+
+    /// A peer is known: nothing it lacks is trimmed.
+    pub fn add_peer(&mut self, peer: Slot) {
+        self.acked.entry(peer).or_default();
+    }
+
+    /// Records a peer's acknowledgement; cursors only move forward.
+    pub fn ack(&mut self, peer: Slot, applied: Sequence, durable: Sequence, complete: bool) {
+        let acked = self.acked.entry(peer).or_default();
+        acked.applied = acked.applied.max(applied);
+        acked.durable = acked.durable.max(durable);
+        if complete {
+            acked.complete = acked.complete.max(durable);
+        }
+    }
+
+    /// How far `peer` has this log.
+    pub fn acked(&self, peer: Slot) -> Acked {
+        self.acked.get(&peer).copied().unwrap_or_default()
+    }
+
+    /// Last change that every peer has for good: the log may be trimmed through it. `None` without
+    /// peers.
+    pub fn trimmable(&self) -> Option<Sequence> {
+        self.acked.values().map(|acked| acked.durable).min()
+    }
+
+    /// The change every peer has, content included: what was removed before it needs no copy.
+    pub fn complete_everywhere(&self) -> Option<Sequence> {
+        self.acked.values().map(|acked| acked.complete).min()
+    }
+}

@@ -1,0 +1,18 @@
+//! The durable truth below a volume: the backing tree (plain files in an ordinary directory), the
+//! state database beside it, and what its bytes are called (content-defined chunks and hashes).
+//!
+//! Everything here blocks. [`Disk`] is a trait so that a simulated disk, which can crash, can
+//! stand in for the real [`PlainDisk`].
+#![forbid(unsafe_code)]
+
+pub mod chunk;
+mod disk;
+mod plain;
+mod stat;
+pub mod state;
+
+pub use chunk::{Description, describe, describe_bytes, verify_chunk, verify_manifest};
+pub use disk::{AllocateMode, Disk, DiskFile, RenameMode, SeekWhat, XattrFlags};
+pub use plain::{DiskError, PlainDisk};
+pub use stat::{BackingStat, DiskUsage, FileType};
+pub use state::{StateBatch, StateDb, StateError};

@@ -1,0 +1,123 @@
+//! The state database: nodes, the change log and a few named values, beside the backing tree.
+//!
+//! A commit is one atomic batch. When it returns, the batch is with the operating system and
+//! survives the death of this process; [`StateDb::sync`] makes everything committed survive a
+//! power cut. This is the only place that knows which database it is.
+//!
+//! After a failed write (a full disk) the database refuses further ones until it is opened anew;
+//! that happens here, at the next call, so that commits succeed again once there is space.
+
+mod error;
+mod opened;
+
+pub use error::StateError;
+
+use error::Fault;
+use lockstep_core::{NodeId, Sequence};
+use opened::{Opened, claim};
+use parking_lot::Mutex;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// What one commit changes, all of it or nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct StateBatch {
+    /// Nodes to store; `None` removes one.
+    pub nodes: Vec<(NodeId, Option<Vec<u8>>)>,
+    /// Log entries to store.
+    pub log: Vec<(Sequence, Vec<u8>)>,
+    /// Named values to store.
+    pub meta: Vec<(String, Vec<u8>)>,
+    /// Removes all log entries up to and including this one, also those in this batch.
+    pub trim_log_through: Option<Sequence>,
+}
+
+impl StateBatch {
+    /// Whether committing it would change nothing.
+    pub fn is_empty(&self) -> bool {
+        let StateBatch { nodes, log, meta, trim_log_through } = self;
+        nodes.is_empty() && log.is_empty() && meta.is_empty() && trim_log_through.is_none()
+    }
+}
+
+/// The state database of one volume. Methods may be called from several threads; they take turns.
+pub struct StateDb {
+    dir: PathBuf,
+    /// `None` only between a failed write and the next successful opening.
+    opened: Mutex<Option<Opened>>,
+    /// Carries the lock that keeps other processes out.
+    _claim: File,
+}
+
+impl StateDb {
+    /// Opens the database in `dir`, making both if they are missing.
+    pub fn open(dir: &Path) -> Result<StateDb, StateError> {
+        let claim = claim(dir)?;
+        let opened = Opened::open(dir).map_err(|fault| StateError::opening(dir, fault))?;
+        Ok(StateDb { dir: dir.into(), opened: Mutex::new(Some(opened)), _claim: claim })
+    }
+
+    /// Commits `batch` atomically. When this returns it survives `kill -9`, not yet a power cut.
+    /// After an error it is unknown whether it was committed; committing it again is harmless.
+    pub fn commit(&self, batch: &StateBatch) -> Result<(), StateError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.with(|opened| opened.commit(batch))
+    }
+
+    /// Returns when everything committed is on stable storage.
+    pub fn sync(&self) -> Result<(), StateError> {
+        self.with(|opened| opened.sync())
+    }
+
+    /// All nodes, in the order of their ids.
+    pub fn load_nodes(&self) -> Result<Vec<(NodeId, Vec<u8>)>, StateError> {
+        self.with(|opened| opened.load_nodes())
+    }
+
+    /// Log entries in order, starting at `from` or the first one after it.
+    pub fn read_log(
+        &self,
+        from: Sequence,
+        max_entries: usize,
+    ) -> Result<Vec<(Sequence, Vec<u8>)>, StateError> {
+        self.with(|opened| opened.read_log(from, max_entries))
+    }
+
+    /// The first entry still in the log.
+    pub fn first_log(&self) -> Result<Option<Sequence>, StateError> {
+        self.with(|opened| Ok(opened.log_bounds().map(|(first, _)| first)))
+    }
+
+    /// The last entry in the log. `None` once everything is trimmed: whoever numbers entries
+    /// keeps the counter as a named value.
+    pub fn last_log(&self) -> Result<Option<Sequence>, StateError> {
+        self.with(|opened| Ok(opened.log_bounds().map(|(_, last)| last)))
+    }
+
+    /// A named value.
+    pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
+        self.with(|opened| opened.meta(key))
+    }
+
+    /// Runs `call`, opening the database anew first if an earlier write failed.
+    fn with<T>(&self, call: impl FnOnce(&mut Opened) -> Result<T, Fault>) -> Result<T, StateError> {
+        let mut slot = self.opened.lock();
+        let opened = match slot.take() {
+            Some(opened) => opened,
+            None => {
+                let opened =
+                    Opened::open(&self.dir).map_err(|f| StateError::opening(&self.dir, f))?;
+                tracing::warn!("state database opened anew after a failed write");
+                opened
+            }
+        };
+        let opened = slot.insert(opened);
+        let answer = call(opened).map_err(|fault| StateError::using(&self.dir, fault));
+        if opened.refuses_writes() {
+            *slot = None;
+        }
+        answer
+    }
+}

@@ -1,0 +1,184 @@
+//! The answers of commands, for people.
+
+use serde_json::Value;
+use std::fmt::Write;
+
+/// What `share` says.
+pub fn shared(answer: &Value) -> String {
+    format!(
+        "Sharing \"{}\": {}\nOn the other machine, run\n\n  lockstep join {} DIR\n\n\
+         The code works once, within 24 hours. `lockstep status` shows who has joined.\n",
+        word(answer, "volume"),
+        places(answer),
+        word(answer, "invite"),
+    )
+}
+
+/// What `join` says.
+pub fn joined(answer: &Value) -> String {
+    let peer = word(&answer["peer"], "name");
+    format!("Joined \"{}\" of {peer}: {}\n", word(answer, "volume"), places(answer))
+}
+
+/// What `invite` says.
+pub fn invited(answer: &Value) -> String {
+    let (volume, code) = (word(answer, "volume"), word(answer, "invite"));
+    format!(
+        "To join \"{volume}\", run on the other machine\n\n  lockstep join {code} DIR\n\n\
+         The code works once, within 24 hours.\n"
+    )
+}
+
+/// What `unmount` says.
+pub fn unmounted(answer: &Value) -> String {
+    let volume = word(answer, "volume");
+    if answer["unmounted"] == true {
+        format!(
+            "Unmounted \"{volume}\" from {}. It stays shared; `lockstep start` mounts it again.\n",
+            word(answer, "mount")
+        )
+    } else {
+        format!("\"{volume}\" was not mounted.\n")
+    }
+}
+
+/// What `wait` says.
+pub fn waited(answer: &Value) -> String {
+    let left_out = answer["volumes"]
+        .as_array()
+        .is_some_and(|all| all.iter().any(|v| v["disconnected"].as_array().is_some_and(|d| !d.is_empty())));
+    let who = if left_out { "Connected peers have" } else { "Both sides have" };
+    format!("{who} everything.\n")
+}
+
+/// What `stop` says.
+pub fn stopped(answer: &Value) -> String {
+    let home = word(answer, "home");
+    if answer["stopped"] == true {
+        format!("Stopped the daemon of {home}.\n")
+    } else {
+        format!("No daemon runs for the home {home}.\n")
+    }
+}
+
+/// What `status` and `start` say.
+pub fn status(answer: &Value) -> String {
+    let mut out = format!(
+        "Lockstep {}, process {}, home {}\n",
+        word(answer, "version"),
+        answer["pid"],
+        word(answer, "home")
+    );
+    let volumes = answer["volumes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for volume in volumes {
+        let _ = write!(out, "\n{}  {}\n", word(volume, "name"), mount_of(volume));
+        for peer in volume["peers"].as_array().into_iter().flatten() {
+            out.push_str(&peer_line(peer));
+        }
+        out.push_str(&pending_line(volume));
+        for problem in volume["problems"].as_array().into_iter().flatten() {
+            let _ = writeln!(out, "  problem: {}", problem.as_str().unwrap_or_default());
+        }
+    }
+    if volumes.is_empty() {
+        out.push_str("\nNothing is shared yet: run `lockstep share DIR`.\n");
+    }
+    out
+}
+
+fn mount_of(volume: &Value) -> String {
+    if volume["mount"].is_null() || volume["mounted"] == true {
+        places(volume)
+    } else {
+        format!("{}, not mounted", word(volume, "backing"))
+    }
+}
+
+fn peer_line(peer: &Value) -> String {
+    let id: String = word(peer, "id").chars().take(8).collect();
+    let mut line = format!("  peer {} ({id})  ", word(peer, "name"));
+    if peer["connected"] == true {
+        let _ = write!(line, "connected, {}, {}", word(peer, "path"), word(peer, "kex"));
+    } else {
+        line.push_str("not connected");
+    }
+    if let Some(problem) = peer["problem"].as_str() {
+        let _ = write!(line, "; {problem}");
+    }
+    line + "\n"
+}
+
+fn pending_line(volume: &Value) -> String {
+    let (changes, bytes) = (&volume["pending_changes"], volume["pending_bytes"].as_u64());
+    match (changes.as_u64(), bytes) {
+        (Some(0), Some(0)) if volume["peers"].as_array().is_some_and(Vec::is_empty) => {
+            "  no peer has joined yet\n".to_owned()
+        }
+        (Some(0), Some(0)) => "  nothing pending\n".to_owned(),
+        _ => format!("  pending: {changes} changes, {}\n", size(bytes.unwrap_or_default())),
+    }
+}
+
+fn places(answer: &Value) -> String {
+    let (backing, mount) = (word(answer, "backing"), word(answer, "mount"));
+    if answer["mount"].is_null() {
+        format!("{backing}, not mounted")
+    } else if mount == backing {
+        format!("{mount}, mounted over itself")
+    } else {
+        format!("{mount}, with its plain files in {backing}")
+    }
+}
+
+/// A number of bytes in the unit people would choose.
+pub fn size(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    let mut amount = bytes as f64;
+    let mut unit = "bytes";
+    for next in units {
+        if amount < 1024.0 {
+            break;
+        }
+        amount /= 1024.0;
+        unit = next;
+    }
+    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{amount:.1} {unit}") }
+}
+
+fn word<'v>(value: &'v Value, field: &str) -> &'v str {
+    value[field].as_str().unwrap_or("?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_status_can_be_read_at_a_glance() {
+        let text = status(&json!({
+            "version": "1", "pid": 7, "home": "/h",
+            "volumes": [{
+                "name": "notes", "mount": "/n", "backing": "/n", "mounted": true,
+                "peers": [
+                    {"id": "abcdef0123", "name": "laptop", "connected": true,
+                     "path": "tcp 1.2.3.4:5", "kex": "X25519MLKEM768", "problem": null},
+                    {"id": "0123456789", "name": "desk", "connected": false, "problem": "disk full"},
+                ],
+                "pending_changes": 3, "pending_bytes": 2048, "problems": ["p"],
+            }],
+        }));
+        let expected = "Lockstep 1, process 7, home /h\n\nnotes  /n, mounted over itself\n  \
+            peer laptop (abcdef01)  connected, tcp 1.2.3.4:5, X25519MLKEM768\n  \
+            peer desk (01234567)  not connected; disk full\n  pending: 3 changes, 2.0 KiB\n  \
+            problem: p\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn sizes_have_the_unit_people_would_choose() {
+        assert_eq!(size(1023), "1023 bytes");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(3 << 30), "3.0 GiB");
+    }
+}

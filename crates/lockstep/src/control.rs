@@ -1,0 +1,120 @@
+//! How commands reach the daemon: one JSON object per line over a Unix socket in the home, one line
+//! back. The requests mirror the commands.
+//!
+//! Only the daemon's own user (and root) is served: the socket is 0600 in a 0700 directory, and the
+//! kernel's word on who called is checked besides.
+
+pub mod address;
+pub mod caller;
+pub mod listener;
+
+use crate::errors::{Failure, Outcome};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Longest line either side reads.
+pub const LINE_MAX_BYTES: u64 = 1024 * 1024;
+
+/// What is asked of the daemon.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Request {
+    /// Is anybody there? Answered at once, even while volumes are still being opened.
+    Ping,
+    /// Create a volume from a directory and issue its first invite.
+    Share {
+        /// The directory, absolute.
+        dir: PathBuf,
+        /// Its name; the directory's own name if absent.
+        name: Option<String>,
+        /// Where it is shown and reached.
+        place: Place,
+    },
+    /// Join the volume that an invite names.
+    Join {
+        /// The invite code.
+        code: String,
+        /// The directory for its plain files, absolute.
+        dir: PathBuf,
+        /// Where it is shown and reached.
+        place: Place,
+    },
+    /// Everything about the volumes and their peers.
+    Status,
+    /// Wait until both sides have what was written before.
+    Wait {
+        /// Patience in milliseconds.
+        timeout_ms: u64,
+    },
+    /// Another invite for a volume.
+    Invite {
+        /// Its name, or the beginning of its id.
+        volume: String,
+    },
+    /// Take a volume's mount away; it stays shared.
+    Unmount {
+        /// Its name, or the beginning of its id.
+        volume: String,
+    },
+    /// Bring back whatever is not open or not mounted.
+    Start,
+    /// Flush, unmount, leave.
+    Stop,
+}
+
+/// Where a volume is shown to its user, and where peers reach it.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Place {
+    /// Mount point; the shared directory itself if absent.
+    pub mount: Option<PathBuf>,
+    /// Do not mount at all.
+    pub no_mount: bool,
+    /// Address to listen on.
+    pub listen: Option<SocketAddr>,
+}
+
+/// One line back.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Reply {
+    Done(Value),
+    Failed(Failure),
+}
+
+impl Reply {
+    fn of(outcome: Outcome<Value>) -> Self {
+        outcome.map_or_else(Reply::Failed, Reply::Done)
+    }
+
+    fn outcome(self) -> Outcome<Value> {
+        match self {
+            Reply::Done(value) => Ok(value),
+            Reply::Failed(failure) => Err(failure),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_and_replies_survive_the_line() {
+        let request = Request::Share {
+            dir: "/a b".into(),
+            name: None,
+            place: Place { listen: Some("127.0.0.1:0".parse().unwrap()), ..Place::default() },
+        };
+        let line = serde_json::to_string(&request).unwrap();
+        assert!(!line.contains('\n'));
+        assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
+
+        let failure = Failure::usage("two\nlines", "hint");
+        let line = serde_json::to_string(&Reply::of(Err(failure.clone()))).unwrap();
+        assert!(!line.contains('\n'));
+        let reply: Reply = serde_json::from_str(&line).unwrap();
+        assert_eq!(reply.outcome(), Err(failure));
+    }
+}

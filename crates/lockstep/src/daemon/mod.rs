@@ -1,0 +1,229 @@
+//! The daemon of one home: it keeps volumes open and mounted, talks to their peers, and carries
+//! out what commands ask over the control socket.
+//!
+//! | file | concept |
+//! |---|---|
+//! | [`launch`], [`detach`] | a command starts a daemon in the background |
+//! | [`lock`], [`run`] | the life of the process |
+//! | [`volumes`], [`hosted`], [`record`] | the volumes, one of them, what is remembered of it |
+//! | [`directory`], [`owner`], [`undo`] | which directories may be shared; leaving no halves |
+//! | [`share`], [`join`], [`wait`], [`report`] | the commands |
+//! | [`router`] | what peers ask, passed to the volume it is about |
+//! | [`config`], [`durable`], [`addresses`] | settings, files that survive, our own addresses |
+
+pub mod addresses;
+pub mod config;
+pub mod detach;
+pub mod directory;
+pub mod durable;
+pub mod hosted;
+pub mod join;
+pub mod launch;
+pub mod lock;
+pub mod owner;
+pub mod record;
+pub mod report;
+pub mod router;
+pub mod run;
+pub mod share;
+pub mod undo;
+pub mod volumes;
+pub mod wait;
+
+use crate::control::Request;
+use crate::errors::{Failure, Outcome};
+use crate::home::Home;
+use crate::pump::Fresh;
+use hosted::{Hosted, Trouble};
+use lockstep_core::PeerId;
+use lockstep_net::{Identity, InviteBook, Net};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use record::VolumeRecord;
+use router::Router;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use volumes::Volumes;
+
+/// How long after a failure an address is tried again.
+const LISTEN_RETRY: Duration = Duration::from_secs(3);
+
+/// Everything a command may need.
+pub struct Daemon {
+    home: Home,
+    me: PeerId,
+    volumes: Arc<Volumes>,
+    invites: Arc<InviteBook>,
+    net: Net,
+    runtime: Handle,
+    /// Permission bits of directories made for the user (the umask is lifted for the mounts).
+    dir_mode: u32,
+    /// Held by a command that changes which volumes there are, or opens, mounts or closes one.
+    changing: Mutex<()>,
+    opened: Mutex<bool>,
+    all_opened: Condvar,
+    stop: Notify,
+}
+
+impl Daemon {
+    /// Loads keys and records; opens nothing yet.
+    pub fn assemble(home: &Home, runtime: &Handle, dir_mode: u32) -> Outcome<Arc<Self>> {
+        let told = |e: &dyn std::error::Error| Failure::failed(e.to_string(), "");
+        let identity = Identity::load_or_create(&home.identity_key()).map_err(|e| told(&e))?;
+        let me = identity.peer_id();
+        let invites = Arc::new(InviteBook::open(&home.invites()).map_err(|e| told(&e))?);
+        let volumes = Arc::new(Volumes::default());
+        let router = Router::new(home.clone(), me, Arc::clone(&volumes), Arc::clone(&invites));
+        let _inside = runtime.enter();
+        let net = Net::start(identity, Arc::new(router)).map_err(|e| told(&e))?;
+        Ok(Arc::new(Daemon {
+            home: home.clone(),
+            me,
+            volumes,
+            invites,
+            net,
+            runtime: runtime.clone(),
+            dir_mode,
+            changing: Mutex::new(()),
+            opened: Mutex::new(false),
+            all_opened: Condvar::new(),
+            stop: Notify::new(),
+        }))
+    }
+
+    /// Carries out a command. Blocks for as long as that takes.
+    pub fn carry_out(&self, request: Request) -> Outcome<Value> {
+        match request {
+            Request::Ping => Ok(json!({ "pid": std::process::id() })),
+            Request::Share { dir, name, place } => share::share(self, &dir, name, &place),
+            Request::Join { code, dir, place } => join::join(self, &code, &dir, &place),
+            Request::Status => Ok(report::report(self)),
+            Request::Wait { timeout_ms } => wait::wait(self, Duration::from_millis(timeout_ms)),
+            Request::Invite { volume } => share::invite_again(self, &volume),
+            Request::Unmount { volume } => self.unmount(&volume),
+            Request::Start => {
+                let _changing = self.change();
+                Ok(self.bring_up())
+            }
+            Request::Stop => {
+                self.stop.notify_one();
+                Ok(json!({ "stopping": true, "pid": std::process::id() }))
+            }
+        }
+    }
+
+    /// The right to change the set of volumes, once all that the home remembers were opened.
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.await_opened();
+        self.changing.lock()
+    }
+
+    fn await_opened(&self) {
+        let mut opened = self.opened.lock();
+        self.all_opened.wait_while(&mut opened, |opened| !*opened);
+    }
+
+    /// Opens every volume that the home remembers. One that cannot be opened does not stop the
+    /// others; `status` shows why.
+    pub fn open_all(self: &Arc<Self>) {
+        let changing = self.changing.lock();
+        for id in remembered(&self.home) {
+            match VolumeRecord::load(&self.home, id) {
+                Ok(Some(record)) => self.volumes.insert(Hosted::new(record)),
+                Ok(None) => tracing::warn!(volume = %id, "a volume without a record is left alone"),
+                Err(failure) => tracing::warn!(volume = %id, %failure, "a volume is left out"),
+            }
+        }
+        self.bring_up();
+        drop(changing);
+        *self.opened.lock() = true;
+        self.all_opened.notify_all();
+        self.runtime.spawn(Arc::clone(self).keep_listening());
+    }
+
+    /// Opens, mounts and connects whatever is not; what could not be is in the answer.
+    fn bring_up(&self) -> Value {
+        let all = self.volumes.all();
+        std::thread::scope(|threads| {
+            for volume in &all {
+                threads.spawn(|| self.bring_up_one(volume));
+            }
+        });
+        report::report(self)
+    }
+
+    fn bring_up_one(&self, volume: &Arc<Hosted>) {
+        let opened = volume.open(&self.home, &self.runtime, Fresh::Existing);
+        let Ok(opened_now) = volume.note(Trouble::Open, opened) else { return };
+        let _ = volume.note(Trouble::Mount, volume.mount());
+        let record = volume.record();
+        if let Some(address) = record.listen {
+            let _ = volume.note(Trouble::Listen, self.listen(address));
+        }
+        if opened_now {
+            self.dial(&record);
+        }
+    }
+
+    fn dial(&self, record: &VolumeRecord) {
+        let _inside = self.runtime.enter();
+        for peer in record.peers.iter().filter(|peer| !peer.addrs.is_empty()) {
+            self.net.dial(peer.id, record.id, peer.addrs.clone());
+        }
+    }
+
+    fn listen(&self, address: SocketAddr) -> Outcome<SocketAddr> {
+        let bound = self.runtime.block_on(self.net.listen(address));
+        bound.map_err(|e| Failure::failed(e.to_string(), ""))
+    }
+
+    /// Tries again where an address was taken by somebody else at the start.
+    async fn keep_listening(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LISTEN_RETRY).await;
+            for volume in self.volumes.all() {
+                let address = volume.record().listen.filter(|_| volume.has(Trouble::Listen));
+                if let Some(address) = address
+                    && self.net.listen(address).await.is_ok()
+                {
+                    let _ = volume.note(Trouble::Listen, Ok(()));
+                }
+            }
+        }
+    }
+
+    fn unmount(&self, meant: &str) -> Outcome<Value> {
+        let _changing = self.change();
+        let volume = self.volumes.find(meant)?;
+        let record = volume.record();
+        let unmounted = volume.unmount()?;
+        Ok(json!({ "volume": record.name, "mount": record.mount, "unmounted": unmounted }))
+    }
+
+    /// Flushes, unmounts, closes sessions.
+    fn shut_down(&self) {
+        let _changing = self.changing.try_lock_for(Duration::from_secs(20));
+        let all = self.volumes.all();
+        std::thread::scope(|threads| {
+            for volume in &all {
+                threads.spawn(|| volume.close());
+            }
+        });
+        let _inside = self.runtime.enter();
+        self.net.shutdown();
+    }
+}
+
+/// Seconds since 1970 by this machine's clock, for the expiry of invites.
+fn now_unix_secs() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The ids of the volume directories in `home`.
+fn remembered(home: &Home) -> Vec<lockstep_core::VolumeId> {
+    let entries = std::fs::read_dir(home.volumes()).into_iter().flatten().flatten();
+    entries.filter_map(|entry| record::volume_id(entry.file_name().to_str()?)).collect()
+}

@@ -1,0 +1,205 @@
+//! What a home remembers about a volume between two runs of its daemon: `volume.json`.
+
+use super::durable;
+use crate::errors::{Failure, Outcome};
+use crate::home::Home;
+use lockstep_core::{PeerId, Slot, VolumeId};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The layout of `volume.json` written here.
+const FORMAT: u32 = 1;
+/// Longest name of a volume, in characters.
+const NAME_MAX_CHARS: usize = 64;
+
+/// One volume of this home.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct VolumeRecord {
+    /// Layout of this file.
+    pub format: u32,
+    /// The volume, the same on every peer.
+    #[serde(with = "hexadecimal")]
+    pub id: VolumeId,
+    /// Its name here.
+    pub name: String,
+    /// The directory of its plain files.
+    pub backing: PathBuf,
+    /// Where it is mounted; `None` for a volume without a mount.
+    pub mount: Option<PathBuf>,
+    /// This replica's number.
+    pub slot: Slot,
+    /// The number the next peer that joins here gets.
+    pub next_slot: Slot,
+    /// Where peers reach this volume; `None` if this home only dials.
+    pub listen: Option<SocketAddr>,
+    /// The other replicas.
+    pub peers: Vec<PeerRecord>,
+}
+
+/// One other replica.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PeerRecord {
+    /// Its key.
+    #[serde(with = "hexadecimal")]
+    pub id: PeerId,
+    /// Its host's name.
+    pub name: String,
+    /// Its replica's number.
+    pub slot: Slot,
+    /// Where to dial it; empty for a peer that dials us.
+    pub addrs: Vec<SocketAddr>,
+}
+
+impl VolumeRecord {
+    /// A volume without peers.
+    pub fn new(id: VolumeId, name: String, backing: PathBuf, slot: Slot) -> Self {
+        VolumeRecord {
+            format: FORMAT,
+            id,
+            name,
+            backing,
+            mount: None,
+            slot,
+            next_slot: Slot(slot.0 + 1),
+            listen: None,
+            peers: Vec::new(),
+        }
+    }
+
+    /// Makes this the record that the next start finds.
+    pub fn save(&self, home: &Home) -> Outcome<()> {
+        durable::write_json(&home.volume(self.id).join("volume.json"), self)
+    }
+
+    /// The record of `id`, `None` if the home has none.
+    pub fn load(home: &Home, id: VolumeId) -> Outcome<Option<Self>> {
+        let path = home.volume(id).join("volume.json");
+        let record: Option<Self> = durable::read_json(&path)?;
+        match record {
+            Some(r) if r.format != FORMAT => Err(Failure::failed(
+                format!("{} was written by a newer Lockstep", path.display()),
+                "install that version again",
+            )),
+            Some(r) if r.id != id => Err(Failure::failed(
+                format!("{} is about another volume, {}", path.display(), r.id),
+                "move it back to where it was",
+            )),
+            record => Ok(record),
+        }
+    }
+}
+
+/// Why `name` cannot be a volume's name, if it cannot.
+pub fn check_name(name: &str) -> Outcome<()> {
+    let reason = if name.trim().is_empty() {
+        "it is empty"
+    } else if name.chars().count() > NAME_MAX_CHARS {
+        "it is longer than 64 characters"
+    } else if name.contains('/') || name.chars().any(char::is_control) || name.starts_with('-') {
+        "it may not start with '-' nor contain '/' or control characters"
+    } else {
+        return Ok(());
+    };
+    let message = format!("\"{}\" cannot name a volume: {reason}", name.escape_debug());
+    Err(Failure::usage(message, "choose one with --name VOLUME"))
+}
+
+/// The volume whose id is these 32 hexadecimal digits.
+pub fn volume_id(text: &str) -> Option<VolumeId> {
+    hexadecimal::parse(text).map(VolumeId)
+}
+
+/// Ids as hexadecimal text.
+mod hexadecimal {
+    use super::{PeerId, VolumeId};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use std::fmt::Display;
+
+    pub trait FromBytes: Sized {
+        fn from_hexadecimal(text: &str) -> Option<Self>;
+    }
+
+    impl FromBytes for PeerId {
+        fn from_hexadecimal(text: &str) -> Option<Self> {
+            parse(text).map(PeerId)
+        }
+    }
+
+    impl FromBytes for VolumeId {
+        fn from_hexadecimal(text: &str) -> Option<Self> {
+            parse(text).map(VolumeId)
+        }
+    }
+
+    pub fn parse<const N: usize>(text: &str) -> Option<[u8; N]> {
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        if !rest.is_empty() || pairs.len() != N {
+            return None;
+        }
+        let mut bytes = [0; N];
+        for (byte, pair) in bytes.iter_mut().zip(pairs) {
+            let [high, low] = pair.map(|digit| char::from(digit).to_digit(16));
+            *byte = u8::try_from(high? * 16 + low?).expect("two hexadecimal digits");
+        }
+        Some(bytes)
+    }
+
+    pub fn serialize<T: Display, S: Serializer>(id: &T, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(id)
+    }
+
+    pub fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
+    where
+        T: FromBytes,
+        D: Deserializer<'de>,
+    {
+        let text = String::deserialize(from)?;
+        T::from_hexadecimal(&text).ok_or_else(|| D::Error::custom("not an id"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_survives_its_file() {
+        let dir = std::env::temp_dir().join(format!("lockstep-record-{}", std::process::id()));
+        let home = Home::locate(Some(&dir)).unwrap();
+        let id = VolumeId([0xab; 16]);
+        std::fs::create_dir_all(home.volume(id)).unwrap();
+        assert_eq!(VolumeRecord::load(&home, id), Ok(None));
+
+        let mut record = VolumeRecord::new(id, "notes".into(), "/b".into(), Slot(1));
+        record.peers.push(PeerRecord {
+            id: PeerId([7; 32]),
+            name: "laptop".into(),
+            slot: Slot(2),
+            addrs: vec!["[::1]:4".parse().unwrap()],
+        });
+        record.save(&home).unwrap();
+        let text = std::fs::read_to_string(home.volume(id).join("volume.json")).unwrap();
+        assert!(text.contains(&"ab".repeat(16)), "{text}");
+        assert_eq!(VolumeRecord::load(&home, id), Ok(Some(record)));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn ids_are_read_back_and_nothing_else_is() {
+        assert_eq!(volume_id(&"0f".repeat(16)), Some(VolumeId([0x0f; 16])));
+        for bad in ["", "0f", &"0g".repeat(16), &"0f".repeat(17), &"é".repeat(16)] {
+            assert_eq!(volume_id(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_that_would_confuse_a_terminal_or_a_path_are_refused() {
+        for bad in ["", " ", "a/b", "a\x1b[31m", "-x", &"n".repeat(65)] {
+            assert_eq!(check_name(bad).unwrap_err().exit_code(), 2, "{bad:?}");
+        }
+        for good in ["notes", "my notes", "Ümläut", "..."] {
+            assert_eq!(check_name(good), Ok(()), "{good:?}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! `status`: everything about the volumes and their peers, as one JSON object.
+
+use super::Daemon;
+use super::hosted::Hosted;
+use crate::pump::{PeerStatus, PumpStatus};
+use serde_json::{Map, Value, json};
+
+/// The state of the whole daemon.
+pub fn report(daemon: &Daemon) -> Value {
+    let volumes: Vec<Value> = daemon.volumes.all().iter().map(|volume| one(volume)).collect();
+    let mut listen: Vec<String> = daemon
+        .volumes
+        .all()
+        .iter()
+        .filter_map(|volume| Some(volume.record().listen?.to_string()))
+        .collect();
+    listen.sort();
+    listen.dedup();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "home": daemon.home.dir(),
+        "id": daemon.me.to_string(),
+        "listen": listen,
+        "volumes": volumes,
+    })
+}
+
+fn one(volume: &Hosted) -> Value {
+    let record = volume.record();
+    let status = volume.pump().map(|pump| pump.status());
+    let mut problems = volume.troubles();
+    let is_open = status.is_some();
+    if !is_open && problems.is_empty() {
+        problems.push("it is still being opened".to_owned());
+    }
+    let PumpStatus { peers, pending_changes, pending_bytes, problems: pumps, counters } =
+        status.unwrap_or_else(|| absent(&record.peers));
+    problems.extend(pumps);
+    json!({
+        "name": record.name,
+        "id": record.id.to_string(),
+        "mount": record.mount,
+        "backing": record.backing,
+        "mounted": volume.is_mounted(),
+        "open": is_open,
+        "listen": record.listen,
+        "peers": peers.iter().map(peer).collect::<Vec<_>>(),
+        "pending_changes": pending_changes,
+        "pending_bytes": pending_bytes,
+        "problems": problems,
+        "requests": object(volume.requests()),
+        "counters": object(counters),
+    })
+}
+
+fn peer(peer: &PeerStatus) -> Value {
+    json!({
+        "id": peer.id.to_string(),
+        "name": peer.name,
+        "connected": peer.connected,
+        "path": peer.path,
+        "kex": peer.kex,
+        "pending_changes": peer.pending_changes,
+        "pending_bytes": peer.pending_bytes,
+        "problem": peer.problem,
+    })
+}
+
+/// The peers of a volume that is not open: known, not connected.
+fn absent(peers: &[super::record::PeerRecord]) -> PumpStatus {
+    let known = |peer: &super::record::PeerRecord| PeerStatus {
+        id: peer.id,
+        name: peer.name.clone(),
+        connected: false,
+        path: None,
+        kex: None,
+        pending_changes: 0,
+        pending_bytes: 0,
+        problem: None,
+    };
+    PumpStatus {
+        peers: peers.iter().map(known).collect(),
+        pending_changes: 0,
+        pending_bytes: 0,
+        problems: Vec::new(),
+        counters: Vec::new(),
+    }
+}
+
+fn object(counts: Vec<(&'static str, u64)>) -> Value {
+    Value::Object(counts.into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect::<Map<_, _>>())
+}

@@ -1,0 +1,68 @@
+//! `wait`: until both sides of every volume have what was written before.
+
+use super::Daemon;
+use super::hosted::{Hosted, Trouble};
+use crate::errors::{Failure, Outcome};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A peer that has just joined, or that was expected when the daemon started, gets this long to
+/// connect before `wait` goes on without it.
+const CONNECT_GRACE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Waits for every volume at once. Peers that are not connected are named, not waited for.
+pub fn wait(daemon: &Daemon, timeout: Duration) -> Outcome<Value> {
+    let deadline = Instant::now() + timeout;
+    daemon.await_opened();
+    let volumes = daemon.volumes.all();
+    let outcomes: Vec<(String, Result<Vec<String>, String>)> = std::thread::scope(|threads| {
+        let waiting: Vec<_> = volumes
+            .iter()
+            .map(|volume| (volume.record().name, threads.spawn(|| wait_for(volume, deadline))))
+            .collect();
+        let broken = |_| Err("waiting broke inside the daemon".to_owned());
+        waiting.into_iter().map(|(name, t)| (name, t.join().unwrap_or_else(broken))).collect()
+    });
+    let missing: Vec<String> = outcomes
+        .iter()
+        .filter_map(|(name, outcome)| Some(format!("{name}: {}", outcome.as_ref().err()?)))
+        .collect();
+    if !missing.is_empty() {
+        let message = format!("not everything arrived in time: {}", missing.join("; "));
+        return Err(Failure::failed(message, "wait longer with --timeout S, or see `lockstep status`"));
+    }
+    let absent: Vec<(String, Vec<String>)> =
+        outcomes.into_iter().map(|(name, outcome)| (name, outcome.unwrap_or_default())).collect();
+    Ok(json!({ "complete": true, "volumes": per_volume(&absent), "notes": notes(&absent) }))
+}
+
+/// Waits for one volume; the names of peers that were not connected.
+fn wait_for(volume: &Arc<Hosted>, deadline: Instant) -> Result<Vec<String>, String> {
+    let Some(pump) = volume.pump() else {
+        let why = volume.troubles().join("; ");
+        return Err(format!("it is not open: {why}"));
+    };
+    let grace = (volume.expecting_since() + CONNECT_GRACE).min(deadline);
+    let disconnected = || -> Vec<String> {
+        pump.status().peers.into_iter().filter(|p| !p.connected).map(|p| p.name).collect()
+    };
+    while !volume.has(Trouble::Open) && Instant::now() < grace && !disconnected().is_empty() {
+        std::thread::sleep(PAUSE);
+    }
+    pump.wait(deadline.saturating_duration_since(Instant::now()))?;
+    Ok(disconnected())
+}
+
+fn per_volume(absent: &[(String, Vec<String>)]) -> Vec<Value> {
+    let line = |(name, peers): &(String, Vec<String>)| json!({ "name": name, "disconnected": peers });
+    absent.iter().map(line).collect()
+}
+
+fn notes(absent: &[(String, Vec<String>)]) -> Vec<String> {
+    let note = |(name, peers): &(String, Vec<String>)| {
+        format!("{name}: not waited for {}, which is not connected", peers.join(", "))
+    };
+    absent.iter().filter(|(_, peers)| !peers.is_empty()).map(note).collect()
+}

@@ -1,0 +1,121 @@
+//! What the handlers share: the volume they call, where calls that may wait are run, and the
+//! replies that name nodes.
+
+use super::answer::{self, GENERATION, Listing};
+use super::convert::{attributes, fh, handle, mode_without_privileges, node, reads_only};
+use super::errno::errno;
+use super::introduced::Introduced;
+use super::requests::{RequestKind, Requests};
+use super::waiting::WaitingPool;
+use fuser::{FileHandle, INodeNo, ReplyCreate, ReplyEntry};
+use lockstep_core::NodeId;
+use lockstep_vfs::{Caller, Fh, Opened, Result, SetAttr, Stat, Volume};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The kernel's view of one volume.
+pub struct Adapter {
+    pub(super) volume: Arc<Volume>,
+    waiting: WaitingPool,
+    requests: Arc<Requests>,
+    pub(super) introduced: Arc<Introduced>,
+    /// How long the kernel may keep names, absent names and attributes.
+    pub(super) ttl: Duration,
+}
+
+impl Adapter {
+    /// Serves `volume`, counting into `requests` and noting answers in `introduced`.
+    pub fn new(
+        volume: Arc<Volume>,
+        requests: Arc<Requests>,
+        introduced: Arc<Introduced>,
+        ttl: Duration,
+    ) -> Self {
+        Adapter { volume, waiting: WaitingPool::new(), requests, introduced, ttl }
+    }
+
+    /// Counts and traces one request.
+    pub(super) fn count(&self, kind: RequestKind, ino: INodeNo) {
+        self.requests.count(kind);
+        tracing::trace!(?kind, node = %node(ino));
+    }
+
+    /// Runs `call` here, or on a waiting thread if it may wait.
+    pub(super) fn run(&self, may_wait: bool, call: impl FnOnce(&Volume) + Send + 'static) {
+        if may_wait {
+            let volume = self.volume.clone();
+            self.waiting.run(move || call(&volume));
+        } else {
+            call(&self.volume);
+        }
+    }
+
+    /// Answers with an entry, which makes its node known to the kernel.
+    pub(super) fn entry(&self, reply: ReplyEntry, result: Result<Stat>) {
+        match result {
+            Ok(stat) => {
+                self.introduced.mark(stat.node);
+                reply.entry(&self.ttl, &attributes(&stat), GENERATION);
+            }
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    /// Answers with an entry and a handle on it.
+    pub(super) fn created(&self, reply: ReplyCreate, flags: i32, result: Result<(Stat, Opened)>) {
+        match result {
+            Ok((stat, opened)) => {
+                self.introduced.mark(stat.node);
+                let flags = answer::file_flags(&opened, reads_only(flags));
+                let (attr, fh) = (attributes(&stat), handle(opened.fh));
+                reply.created(&self.ttl, &attr, GENERATION, fh, flags);
+            }
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    /// Fills `listing` from the directory, after `cursor`.
+    pub(super) fn list(
+        &self,
+        ino: INodeNo,
+        dir: FileHandle,
+        cursor: u64,
+        mut listing: impl Listing,
+    ) {
+        let result =
+            self.volume.read_dir(fh(dir), node(ino), cursor, &mut |entry| listing.add(&entry));
+        listing.send(result);
+    }
+}
+
+/// Applies `set`, and what it costs the file in privileges.
+pub(super) fn set_attributes(
+    volume: &Volume,
+    caller: &Caller,
+    node: NodeId,
+    fh: Option<Fh>,
+    mut set: SetAttr,
+) -> Result<Stat> {
+    if set.mode.is_none() && (set.uid.is_some() || set.gid.is_some() || set.size.is_some()) {
+        set.mode = mode_without_privileges(&volume.getattr(node)?, &set, caller);
+    }
+    volume.setattr(caller, node, fh, &set)
+}
+
+/// Opens, and takes setuid bits off what it truncates.
+pub(super) fn open_file(
+    volume: &Volume,
+    caller: &Caller,
+    node: NodeId,
+    flags: i32,
+) -> Result<Opened> {
+    let opened = volume.open(node, flags)?;
+    if flags & libc::O_TRUNC != 0 {
+        let cut = SetAttr { size: Some(0), ..SetAttr::default() };
+        let mode = mode_without_privileges(&volume.getattr(node)?, &cut, caller);
+        if mode.is_some() {
+            volume.setattr(caller, node, None, &SetAttr { mode, ..SetAttr::default() })?;
+        }
+    }
+    Ok(opened)
+}

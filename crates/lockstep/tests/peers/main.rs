@@ -1,0 +1,19 @@
+//! Two peers, two mounts: what the product promises, through its real command line and real files.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod attributes;
+mod bad_input;
+mod calls;
+mod commands;
+mod content;
+mod git_large;
+mod git_small;
+mod latency;
+mod merging;
+mod names;
+mod ordinary_user;
+mod reader;
+mod restarts;

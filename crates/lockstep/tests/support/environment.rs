@@ -1,0 +1,114 @@
+//! What this machine lets a test do. A test that cannot run says so; in CI it fails instead.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+/// The user and group that stand for "an ordinary user" when tests run as root.
+pub const NOBODY: u32 = 65_534;
+
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Says loudly why a test does nothing here; in CI (`CI=true`) that is a failure.
+#[track_caller]
+pub fn skip(why: &str) {
+    let in_ci = std::env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false");
+    assert!(!in_ci, "this test cannot run and CI must run it: {why}");
+    eprintln!("SKIPPED: {why}");
+}
+
+/// Whether FUSE mounts can be made; says why not.
+pub fn has_fuse() -> bool {
+    let device = Path::new("/dev/fuse");
+    if !device.exists() {
+        skip("/dev/fuse does not exist (try `modprobe fuse`)");
+        return false;
+    }
+    true
+}
+
+/// Whether the test is root; says what it would need root for.
+pub fn has_root(what_for: &str) -> bool {
+    if !is_root() {
+        skip(&format!("needs root {what_for}"));
+    }
+    is_root()
+}
+
+/// Lets ordinary users open `/dev/fuse`, as every distribution does.
+pub fn open_fuse_to_users() {
+    let device = Path::new("/dev/fuse");
+    let mode = device.metadata().expect("/dev/fuse exists").permissions().mode() & 0o777;
+    if mode != 0o666 {
+        std::fs::set_permissions(device, PermissionsExt::from_mode(0o666))
+            .expect("root may widen /dev/fuse");
+    }
+}
+
+/// `program` as [`NOBODY`], without groups.
+pub fn as_nobody(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    let id = NOBODY.to_string();
+    command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]).arg(program.as_ref());
+    command
+}
+
+/// All mount points at or below `root`, innermost first.
+pub fn mounts_below(root: &Path) -> Vec<PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
+    let mut found: Vec<PathBuf> = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|point| PathBuf::from(point.replace("\\040", " ")))
+        .filter(|point| point.starts_with(root))
+        .collect();
+    found.reverse();
+    found
+}
+
+/// Detaches the mount at `point`, whoever uses it.
+pub fn unmount_lazily(point: &Path) {
+    let mut command = if is_root() {
+        let mut command = Command::new("umount");
+        command.arg("-l");
+        command
+    } else {
+        let mut command = Command::new("fusermount3");
+        command.arg("-uz");
+        command
+    };
+    let _ = command.arg(point).output();
+}
+
+/// A turn among the pairs of this process: each is two daemons and their threads.
+pub struct Turn(());
+
+static TURNS_LEFT: Mutex<u32> = Mutex::new(3);
+static TURN_FREED: Condvar = Condvar::new();
+
+fn turns() -> MutexGuard<'static, u32> {
+    TURNS_LEFT.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Turn {
+    /// Waits until fewer than three pairs run.
+    pub fn take() -> Turn {
+        let mut left = turns();
+        while *left == 0 {
+            left = TURN_FREED.wait(left).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        *left -= 1;
+        Turn(())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *turns() += 1;
+        TURN_FREED.notify_one();
+    }
+}

@@ -1,0 +1,118 @@
+//! What peers tell each other, in verified types: whatever is here has passed every check.
+
+use bytes::Bytes;
+use lockstep_core::{Change, Sequence, Slot, VolumeId};
+use std::net::SocketAddr;
+
+/// The protocol that [`Hello::protocol`] names.
+pub const PROTOCOL: u32 = 1;
+
+/// One change, with the bytes of a small file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Notification {
+    /// The change.
+    pub change: Change,
+    /// All bytes of the content the change announces, if it is small enough to travel here
+    /// ([`lockstep_core::limits::INLINE_CONTENT_MAX_BYTES`]). Not yet checked against its hash.
+    pub inline: Option<Bytes>,
+}
+
+/// Consecutive changes of the sender's log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Batch {
+    /// Counter of batches in the session and direction, from 1. It advances with every batch that
+    /// was sent, whatever the answer: changes sent again travel under a new number.
+    pub seq: u64,
+    /// The sender's clock, milliseconds since the epoch.
+    pub timestamp_ms: u64,
+    /// At most [`lockstep_core::limits::BATCH_NOTIFICATIONS_MAX`], encoded at most
+    /// [`crate::MESSAGE_BYTES_MAX`].
+    pub notifications: Vec<Notification>,
+}
+
+/// Answer to a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ack {
+    /// Last change applied and visible there.
+    pub applied: Sequence,
+    /// Last change that a crash there cannot undo.
+    pub durable: Sequence,
+    /// All content up to `durable` is resident there.
+    pub complete: bool,
+}
+
+/// How each side opens a session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hello {
+    /// [`PROTOCOL`].
+    pub protocol: u32,
+    /// The speaker's slot in the volume.
+    pub slot: Slot,
+    /// What the speaker's machine calls itself.
+    pub host: String,
+    /// Last change in the speaker's own log.
+    pub last: Sequence,
+    /// Last change of the listener's log that is durable at the speaker.
+    pub applied: Sequence,
+    /// Drawn anew when the speaker's state was lost or restored.
+    pub incarnation: u64,
+}
+
+/// Redeems an invite.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PairRequest {
+    /// The volume the invite is for.
+    pub volume: VolumeId,
+    /// The invite's single-use secret.
+    pub secret: [u8; 16],
+    /// What the joining machine calls itself.
+    pub host: String,
+    /// Where the joining peer listens.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// An invite accepted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PairGrant {
+    /// Name of the volume.
+    pub volume_name: String,
+    /// Slot of the peer that joined.
+    pub your_slot: Slot,
+    /// Slot of the peer that invited.
+    pub my_slot: Slot,
+    /// What the inviting machine calls itself.
+    pub host: String,
+}
+
+/// Asks to wait until the answering side has everything up to a point.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BarrierRequest {
+    /// Last change of the asker's log that must be durable and complete.
+    pub upto: Sequence,
+    /// Longest wait; more than a minute is cut to a minute, ask again.
+    pub timeout_ms: u64,
+}
+
+/// Answer to a barrier.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BarrierReply {
+    /// Everything asked for is there, durable and complete.
+    pub reached: bool,
+    /// Last change of the answering side's own log.
+    pub last: Sequence,
+    /// What is missing, for people; empty if nothing is.
+    pub missing: String,
+}
+
+/// A sign of life and of progress.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Beat {
+    /// Last change of the listener's log applied at the speaker.
+    pub applied: Sequence,
+    /// The last of those that a crash of the speaker cannot undo.
+    pub durable: Sequence,
+    /// What is wrong at the speaker (a full disk), for people; empty if nothing is.
+    pub problem: String,
+    /// Last change in the speaker's own log.
+    pub last: Sequence,
+}

@@ -1,0 +1,42 @@
+//! The wire: generated messages, and the way from and to verified types. Decoding never trusts:
+//! what comes out has passed the checks that `core`'s types promise.
+
+mod decode;
+mod encode;
+mod session;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use decode::{content, node, notification, volume};
+pub(crate) use encode::{content as encode_content, notification as encode_notification};
+pub(crate) use session::{decode_batch, encode_barrier, encode_batch, volume_bytes};
+
+/// What `build.rs` generates from `proto/lockstep/v1/lockstep.proto`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used)]
+pub(crate) mod proto {
+    tonic::include_proto!("lockstep.v1");
+}
+
+/// Why received bytes are not what they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {reason}")]
+pub struct WireError {
+    /// Which part.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl WireError {
+    pub(crate) fn new(field: &'static str, reason: impl Into<String>) -> Self {
+        WireError { field, reason: reason.into() }
+    }
+}
+
+impl From<WireError> for crate::Refusal {
+    fn from(error: WireError) -> Self {
+        crate::Refusal::Invalid(format!(
+            "the peer sent something this version does not accept ({error}): run the same version on both sides"
+        ))
+    }
+}

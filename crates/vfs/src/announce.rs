@@ -1,0 +1,118 @@
+//! Turning local writes into announced content: reading a file once, naming its bytes, queueing
+//! the change.
+
+use crate::errno::Result;
+use crate::files::OpenFile;
+use crate::volume::Volume;
+use lockstep_core::{NodeId, Op};
+use lockstep_disk::{Description, describe};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Pause before a file that could not be described is tried again.
+const RETRY_MS: u64 = 1_000;
+
+impl Volume {
+    /// Announces every file that is due. Answers how long until the next one is.
+    pub fn announce_due(&self) -> Option<Duration> {
+        let due = self.read_state().announce.due(self.now_ms());
+        for node in due {
+            self.announce_node(node);
+        }
+        let next = self.read_state().announce.next_due_ms();
+        next.map(|at| Duration::from_millis(at.saturating_sub(self.now_ms())))
+    }
+
+    /// Announces everything written so far, whether it is due or not.
+    pub fn announce_all(&self) {
+        self.write_state().announce.hasten_all(self.now_ms());
+        self.announce_due();
+    }
+
+    pub(crate) fn announce_node(&self, node: NodeId) {
+        match self.open_for_moment(node) {
+            Ok(open) => {
+                self.describe_open(&open);
+                self.close_moment(&open);
+            }
+            Err(error) => {
+                tracing::debug!(%node, %error, "cannot open a written file to announce it");
+                let mut state = self.write_state();
+                match state.replica.tree.node(node).is_none_or(|n| n.is_unlinked()) {
+                    true => state.announce.forget(node),
+                    false => state.announce.postpone(node, self.now_ms(), RETRY_MS),
+                }
+            }
+        }
+    }
+
+    /// Describes an open file, with its writers waiting, and queues the change.
+    pub(crate) fn describe_open(&self, open: &Arc<OpenFile>) {
+        let Some(file) = open.resident() else { return };
+        let started = Instant::now();
+        let _writers_wait = open.writing.write();
+        if !self.is_dirty(open.node) {
+            return;
+        }
+        let stop = || self.closing.load(Ordering::Relaxed);
+        let described = file
+            .stat()
+            .and_then(|stat| describe(&*file, stat.size_bytes, &stop))
+            .and_then(|described| self.settle_times(open.node, &*file).map(|()| described));
+        match described {
+            Ok(Some(description)) => {
+                if let Err(error) = self.queue_content(open.node, description, started) {
+                    tracing::debug!(node = %open.node, %error, "content not queued");
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(node = %open.node, %error, "cannot read a written file to announce it");
+                self.write_state().announce.postpone(open.node, self.now_ms(), RETRY_MS);
+            }
+        }
+    }
+
+    fn is_dirty(&self, node: NodeId) -> bool {
+        let state = self.read_state();
+        state.replica.tree.node(node).and_then(|n| n.file()).is_some_and(|file| file.dirty)
+    }
+
+    /// The backing file shows the times that the mount shows: a later scan sees it unchanged.
+    fn settle_times(
+        &self,
+        node: NodeId,
+        file: &dyn lockstep_disk::DiskFile,
+    ) -> std::io::Result<()> {
+        let times = self.read_state().replica.tree.node(node).map(|n| n.times);
+        times.map_or(Ok(()), |times| file.set_times(times.atime, times.mtime))
+    }
+
+    fn queue_content(
+        &self,
+        node: NodeId,
+        description: Description,
+        started: Instant,
+    ) -> Result<()> {
+        let mut state = self.mutate()?;
+        state.held.remove(&node);
+        let cost_ms = started.elapsed().as_millis() as u64;
+        state.announce.announced(node, self.now_ms(), cost_ms);
+        let Some(stands) = state.replica.tree.node_mut(node) else { return Ok(()) };
+        if stands.links.is_empty() {
+            return Ok(());
+        }
+        let (times, perm) = (stands.times, stands.perm);
+        let Some(file) = stands.file_mut() else { return Ok(()) };
+        file.dirty = false;
+        file.live_size_bytes = description.content.size_bytes;
+        let (base, content) = (file.version, description.content);
+        state.replica.local(Op::Content { node, base, content, times, perm });
+        state.wanted.remove(&node);
+        self.transfers.cancel(node);
+        self.transfers.remember_manifest(content, description.manifest);
+        self.mutated(state);
+        Ok(())
+    }
+}

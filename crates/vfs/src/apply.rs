@@ -1,0 +1,388 @@
+//! A peer's changes take effect: tree first, then disk, then the kernel's caches.
+
+use crate::errno::Errno;
+use crate::transfer::Transfer;
+use crate::volume::{State, Volume};
+use lockstep_core::change::RenameTarget;
+use lockstep_core::{Change, Effect, Kind, NodeId, Op, OutOfOrder, Place, Sequence, Slot};
+use lockstep_disk::{RenameMode, XattrFlags, describe_bytes};
+use std::io;
+use std::path::Path;
+
+/// A change as it came, with the content if it travelled inside.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// The change.
+    pub change: Change,
+    /// All bytes of its content, unverified.
+    pub inline: Option<Vec<u8>>,
+}
+
+/// Why not all changes of a batch were applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// Changes are missing before this batch.
+    #[error("changes are missing: expected {expected:?}, got {got:?}")]
+    Gap {
+        /// Next change that can be applied.
+        expected: Sequence,
+        /// The one that came.
+        got: Sequence,
+    },
+    /// The next change replaces a file by one whose bytes are not here yet.
+    #[error("waiting for the content of {0}")]
+    Waiting(NodeId),
+    /// The disk refused; the change stays to be applied.
+    #[error("the disk refused: {0}")]
+    Disk(#[source] io::Error),
+}
+
+/// What the kernel has to forget.
+enum Stale {
+    Node(NodeId),
+    Entry(Place),
+}
+
+impl Volume {
+    /// Applies changes of the peer in `peer`, in order, and writes them down. Those before an error
+    /// are applied; duplicates are skipped.
+    pub fn apply(&self, peer: Slot, changes: &[Incoming]) -> Result<(), ApplyError> {
+        for incoming in changes {
+            self.announce_before(&incoming.change.op);
+        }
+        let mut stale = Vec::new();
+        let result = {
+            let mut state = self.write_state();
+            self.finish_effects(&mut state, &mut stale)
+                .and_then(|()| self.apply_all(&mut state, peer, changes, &mut stale))
+        };
+        self.tell_kernel(stale);
+        self.settle_own_shadows();
+        self.commit()
+            .map_err(|errno| ApplyError::Disk(io::Error::from_raw_os_error(errno.raw())))?;
+        result
+    }
+
+    /// Last change of `peer` applied and written down here.
+    pub fn applied(&self, peer: Slot) -> Sequence {
+        self.read_state().replica.applied(peer)
+    }
+
+    /// A local edit of a file that the change touches is announced first: then both are versions.
+    fn announce_before(&self, op: &Op) {
+        let target = match op {
+            Op::Rename { target: RenameTarget::Replaced { node, .. }, .. } => Some(*node),
+            Op::Content { node, .. } | Op::Unlink { node, .. } => Some(*node),
+            _ => None,
+        };
+        let Some(node) = target else { return };
+        let dirty = {
+            let state = self.read_state();
+            state.replica.tree.node(node).and_then(|n| n.file()).is_some_and(|f| f.dirty)
+        };
+        if dirty {
+            self.announce_node(node);
+        }
+    }
+
+    fn apply_all(
+        &self,
+        state: &mut State,
+        peer: Slot,
+        changes: &[Incoming],
+        stale: &mut Vec<Stale>,
+    ) -> Result<(), ApplyError> {
+        for incoming in changes {
+            match state.replica.expects(peer, &incoming.change) {
+                Err(OutOfOrder::Duplicate(_)) => continue,
+                Err(OutOfOrder::Gap { expected, got }) => {
+                    return Err(ApplyError::Gap { expected, got });
+                }
+                Ok(()) => {}
+            }
+            if let Some(node) = self.must_wait_for(state, &incoming.change.op) {
+                return Err(ApplyError::Waiting(node));
+            }
+            let Ok(effects) = state.replica.apply_remote(peer, &incoming.change) else { continue };
+            state.effects.extend(effects);
+            self.finish_effects(state, stale)?;
+            if let Some(bytes) = &incoming.inline {
+                let node = incoming.change.op.node();
+                self.take_inline(state, node, bytes, stale).map_err(ApplyError::Disk)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A file may not be replaced by one whose content is absent: until it is here, the old one
+    /// stays readable, whatever happens to the peer.
+    fn must_wait_for(&self, state: &State, op: &Op) -> Option<NodeId> {
+        let Op::Rename { node, target: RenameTarget::Replaced { node: old, .. }, .. } = op else {
+            return None;
+        };
+        let file = |id: NodeId| state.replica.tree.node(id).and_then(|n| n.file());
+        let absent = file(*node).is_some_and(|f| !f.resident || f.incoming.is_some());
+        let replaces_bytes = file(*old).is_some_and(|f| f.resident && f.live_size_bytes > 0);
+        (absent && replaces_bytes).then_some(*node)
+    }
+
+    /// Carries out what is left of earlier changes; stops at the first that the disk refuses.
+    fn finish_effects(&self, state: &mut State, stale: &mut Vec<Stale>) -> Result<(), ApplyError> {
+        while let Some(effect) = state.effects.front().cloned() {
+            self.carry_out(state, &effect).map_err(ApplyError::Disk)?;
+            state.effects.pop_front();
+            note_stale(state, &effect, stale);
+        }
+        Ok(())
+    }
+
+    fn carry_out(&self, state: &mut State, effect: &Effect) -> io::Result<()> {
+        match effect {
+            Effect::Made { node, path, .. } => self.make_below(state, *node, path),
+            Effect::Linked { existing, path, .. } => ignore(
+                self.disk.link(existing, path),
+                &[io::ErrorKind::AlreadyExists, io::ErrorKind::NotFound],
+            ),
+            Effect::Removed { node, path, is_dir, .. } => {
+                let removed = match is_dir {
+                    true => self.disk.rmdir(path),
+                    false => self.disk.unlink(path),
+                };
+                self.after_unlink(state, *node);
+                ignore(removed, &[io::ErrorKind::NotFound])
+            }
+            Effect::Moved { from_path, to_path, replaced, .. } => {
+                if let Some(node) = replaced {
+                    self.after_unlink(state, *node);
+                }
+                let moved = self.disk.rename(from_path, to_path, RenameMode::Replace);
+                ignore(moved, &[io::ErrorKind::NotFound])
+            }
+            Effect::Swapped { a_path, b_path, .. } => {
+                let swapped = self.disk.rename(a_path, b_path, RenameMode::Exchange);
+                ignore(swapped, &[io::ErrorKind::NotFound])
+            }
+            Effect::SetAside { node, from, to, .. } => self.set_aside(state, *node, from, to),
+            Effect::Perm { node } => self.dress_perm(state, *node),
+            Effect::Times { node } => self.dress_times(state, *node),
+            Effect::Xattr { node, name } => self.dress_xattr(state, *node, name),
+            Effect::Wanted { node } => {
+                let tree = &state.replica.tree;
+                let wanted = tree.node(*node).and_then(|n| n.file()).and_then(|f| f.wanted());
+                if wanted.is_some() && state.wanted.insert(*node) || wanted.is_some() {
+                    self.transfers.queue(*node, false);
+                }
+                self.size_placeholder(state, *node)
+            }
+        }
+    }
+
+    fn make_below(&self, state: &mut State, node: NodeId, path: &Path) -> io::Result<()> {
+        use lockstep_core::tree::NodeBody;
+        let Some(stands) = state.replica.tree.node(node) else { return Ok(()) };
+        let mode = self.backing_mode(stands.perm, stands.kind());
+        let absent = stands.file().is_some_and(|file| !file.resident);
+        self.clear_stray(path, stands.kind())?;
+        match &stands.body {
+            NodeBody::File(file) if absent => {
+                self.disk.placeholder(path, file.content.size_bytes)?
+            }
+            NodeBody::File(_) => drop(self.disk.create(path, mode)?),
+            NodeBody::Dir(_) => {
+                ignore(self.disk.mkdir(path, mode), &[io::ErrorKind::AlreadyExists])?
+            }
+            NodeBody::Symlink(target) => self.disk.symlink(target, path)?,
+            NodeBody::Fifo => self.disk.mknod(path, 0o010_000 | mode, 0)?,
+            NodeBody::Socket => self.disk.mknod(path, 0o140_000 | mode, 0)?,
+        }
+        let names: Vec<Vec<u8>> = stands.xattrs.keys().cloned().collect();
+        if !absent {
+            self.dress_perm(state, node)?;
+            self.dress_times(state, node)?;
+        }
+        for name in names {
+            self.dress_xattr(state, node, &name)?;
+        }
+        if absent {
+            state.wanted.insert(node);
+            self.transfers.queue(node, false);
+        }
+        Ok(())
+    }
+
+    /// Something the tree does not know stands where a new node goes: it was put there behind the
+    /// volume's back. It is moved beside, where the next scan finds it, never overwritten.
+    fn clear_stray(&self, path: &Path, kind: Kind) -> io::Result<()> {
+        let Ok(stray) = self.disk.stat(path) else { return Ok(()) };
+        if kind == Kind::Dir && stray.file_type.kind() == Some(Kind::Dir) {
+            return Ok(());
+        }
+        if self.disk.is_placeholder(path).unwrap_or(false) {
+            return self.disk.unlink(path);
+        }
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(" (found here {})", stray.ino));
+        self.disk.rename(path, Path::new(&beside), RenameMode::NoReplace)
+    }
+
+    fn set_aside(&self, state: &State, node: NodeId, from: &Path, to: &Path) -> io::Result<()> {
+        let size = state.replica.tree.node(node).map_or(0, |n| n.size_bytes());
+        let stat = self.disk.stat(from)?;
+        if stat.nlink > 1 {
+            let (source, copy) = (self.disk.open(from)?, self.disk.create(to, stat.mode)?);
+            let mut at = 0;
+            while at < stat.size_bytes {
+                match source.copy_range_to(at, &*copy, at, stat.size_bytes - at)? {
+                    0 => break,
+                    copied => at += copied,
+                }
+            }
+            return copy.set_times(stat.atime, stat.mtime);
+        }
+        self.disk.rename(from, to, RenameMode::NoReplace)?;
+        self.disk.placeholder(from, size)
+    }
+
+    fn dress_perm(&self, state: &State, node: NodeId) -> io::Result<()> {
+        let Some((path, stands)) = present(state, node) else { return Ok(()) };
+        if self.privileged {
+            self.disk.set_owner(&path, stands.perm.uid, stands.perm.gid)?;
+        }
+        self.disk.set_mode(&path, self.backing_mode(stands.perm, stands.kind()))
+    }
+
+    fn dress_times(&self, state: &State, node: NodeId) -> io::Result<()> {
+        match present(state, node) {
+            Some((path, stands)) if stands.kind() != Kind::Dir => {
+                self.disk.set_times(&path, stands.times.atime, stands.times.mtime)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn dress_xattr(&self, state: &State, node: NodeId, name: &[u8]) -> io::Result<()> {
+        let Some((path, stands)) = present(state, node) else { return Ok(()) };
+        match stands.xattrs.get(name) {
+            Some((_, Some(value))) => self.disk.set_xattr(&path, name, value, XattrFlags::Any),
+            _ => match self.disk.remove_xattr(&path, name).map_err(Errno::from) {
+                Ok(()) | Err(Errno::NoData) => Ok(()),
+                Err(errno) => Err(io::Error::from_raw_os_error(errno.raw())),
+            },
+        }
+    }
+
+    /// A file that was shown empty and now has absent content stands below as a placeholder.
+    fn size_placeholder(&self, state: &State, node: NodeId) -> io::Result<()> {
+        let tree = &state.replica.tree;
+        let Some(file) = tree.node(node).and_then(|n| n.file()).filter(|f| !f.resident) else {
+            return Ok(());
+        };
+        let Some(path) = tree.path(node) else { return Ok(()) };
+        if let Some(open) = self.open_files.lock().get(&node) {
+            *open.file.write() = None;
+        }
+        if self.disk.is_placeholder(&path).unwrap_or(false) {
+            return Ok(());
+        }
+        ignore(self.disk.unlink(&path), &[io::ErrorKind::NotFound])?;
+        self.disk.placeholder(&path, file.content.size_bytes)
+    }
+
+    /// Content that travelled with its change goes in place at once, unless someone has the file
+    /// open: then a fetcher does it when readers allow.
+    fn take_inline(
+        &self,
+        state: &mut State,
+        node: NodeId,
+        bytes: &[u8],
+        stale: &mut Vec<Stale>,
+    ) -> io::Result<()> {
+        let file = state.replica.tree.node(node).and_then(|n| n.file());
+        let Some((content, version)) = file.and_then(|f| f.wanted()) else { return Ok(()) };
+        let description = describe_bytes(bytes);
+        if description.content != content {
+            return Ok(());
+        }
+        let transfer = self.transfers.transfer(node, content);
+        transfer.begin(description.manifest, &*self.disk)?;
+        self.fill(&transfer, bytes)?;
+        if !self.open_files.lock().contains_key(&node)
+            && self.put_in_place(state, node, content, version, &transfer)?
+        {
+            stale.push(Stale::Node(node));
+        }
+        Ok(())
+    }
+
+    fn fill(&self, transfer: &Transfer, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        let mut index = 0;
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at(transfer.chunk_len(index).min(rest.len()));
+            transfer.put_chunk(index, chunk)?;
+            (rest, index) = (after, index + 1);
+        }
+        Ok(())
+    }
+
+    fn tell_kernel(&self, stale: Vec<Stale>) {
+        let Some(cache) = self.cache() else { return };
+        for stale in stale {
+            match stale {
+                Stale::Node(node) => cache.invalidate_node(node),
+                Stale::Entry(place) => {
+                    cache.invalidate_entry(place.dir, place.name.as_bytes());
+                    cache.invalidate_node(place.dir);
+                }
+            }
+        }
+        self.transfers.progressed();
+    }
+}
+
+/// The path and the node, if its own inode stands below.
+fn present(
+    state: &State,
+    node: NodeId,
+) -> Option<(std::path::PathBuf, &lockstep_core::tree::Node)> {
+    let stands = state.replica.tree.node(node)?;
+    if stands.file().is_some_and(|file| !file.resident) {
+        return None;
+    }
+    Some((state.replica.tree.path(node)?, stands))
+}
+
+fn note_stale(state: &State, effect: &Effect, stale: &mut Vec<Stale>) {
+    match effect {
+        Effect::Made { place, .. } => stale.push(Stale::Entry(place.clone())),
+        Effect::Linked { node, place, .. } | Effect::Removed { node, place, .. } => {
+            stale.extend([Stale::Entry(place.clone()), Stale::Node(*node)]);
+        }
+        Effect::Moved { node, from, to, replaced, .. } => {
+            stale.extend([Stale::Entry(from.clone()), Stale::Entry(to.clone())]);
+            stale.extend(replaced.iter().chain([node]).map(|id| Stale::Node(*id)));
+        }
+        Effect::Swapped { a, b, .. } => {
+            stale.extend([Stale::Entry(a.clone()), Stale::Entry(b.clone())]);
+            let shown = |p: &Place| state.replica.tree.lookup(p.dir, p.name.as_bytes());
+            stale.extend([shown(a), shown(b)].into_iter().flatten().map(Stale::Node));
+        }
+        Effect::SetAside { node, place, .. } => {
+            stale.extend([Stale::Node(*node), Stale::Entry(place.clone())]);
+        }
+        Effect::Perm { node }
+        | Effect::Times { node }
+        | Effect::Xattr { node, .. }
+        | Effect::Wanted { node } => stale.push(Stale::Node(*node)),
+    }
+}
+
+fn ignore(result: io::Result<()>, kinds: &[io::ErrorKind]) -> io::Result<()> {
+    match result {
+        Err(error) if kinds.contains(&error.kind()) => {
+            tracing::debug!(%error, "the backing tree already differed");
+            Ok(())
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,166 @@
+//! Writing down: local changes become numbered log entries, stale rows become fresh ones, in one
+//! atomic step. Only what was written down is shipped or acknowledged.
+
+use crate::errno::{Errno, Result};
+use crate::volume::{OpenError, Volume};
+use lockstep_core::tree::NodeRow;
+use lockstep_core::{Change, Counters, Drained, Perm, Replica, Sequence, Slot, Times, Tree};
+use lockstep_disk::Disk;
+use lockstep_disk::state::{StateBatch, StateDb};
+use std::time::Duration;
+
+const COUNTERS: &str = "counters";
+const TRIM_STEP: u64 = 1024;
+
+impl Volume {
+    /// How long the pending changes may still wait for company: a new file whose first write is
+    /// under way is announced together with it. `None` if nothing is pending.
+    pub fn commit_due(&self) -> Option<Duration> {
+        let state = self.read_state();
+        if !state.replica.has_unwritten() {
+            return None;
+        }
+        let now = self.now_ms();
+        let holds = state.held.values().any(|until| *until > now);
+        let since = state.pending_since_ms.unwrap_or(0);
+        let due = since + lockstep_core::limits::CREATE_HOLD_MS;
+        Some(if holds && due > now { Duration::from_millis(due - now) } else { Duration::ZERO })
+    }
+
+    /// Numbers and writes down everything pending. Survives the end of this process, not
+    /// necessarily that of the machine.
+    pub fn commit(&self) -> Result<()> {
+        let mut queue = self.committing.lock();
+        let drained = {
+            let mut state = self.write_state();
+            let now = self.now_ms();
+            state.held.retain(|_, until| *until > now);
+            state.pending_since_ms = None;
+            state.replica.has_unwritten().then(|| state.replica.drain())
+        };
+        queue.extend(drained);
+        while let Some(next) = queue.first() {
+            if let Err(error) = self.db.commit(&encode(next)) {
+                tracing::warn!(%error, "cannot write the volume's state");
+                return Err(Errno::NoSpace);
+            }
+            let written = queue.remove(0);
+            self.write_state().replica.log.append(written.changes);
+            self.drained.notify_all();
+            self.log_grown.raise();
+        }
+        Ok(())
+    }
+
+    /// Everything written down and all content in place reaches stable storage.
+    pub fn make_durable(&self) -> Result<()> {
+        self.commit()?;
+        self.disk.sync_all()?;
+        self.db.sync().map_err(|_| Errno::Io)
+    }
+
+    /// Log entries after `cursor`, oldest first, for a peer.
+    pub fn log_after(&self, cursor: Sequence, max: usize) -> Result<Vec<Change>> {
+        let state = self.read_state();
+        if let Some(changes) = state.replica.log.after(cursor, max) {
+            return Ok(changes);
+        }
+        drop(state);
+        let entries = self.db.read_log(cursor.next(), max).map_err(|_| Errno::Io)?;
+        Ok(entries.into_iter().map_while(|(_, bytes)| postcard::from_bytes(&bytes).ok()).collect())
+    }
+
+    /// Whether the log still reaches back to the change after `cursor`.
+    pub fn log_reaches(&self, cursor: Sequence) -> bool {
+        let last = self.read_state().replica.log.last();
+        let first = self.db.first_log().ok().flatten();
+        cursor >= last || first.is_some_and(|first| first <= cursor.next())
+    }
+
+    /// Waits until the log grew or `timeout` passed.
+    pub fn wait_log(&self, timeout: Duration) {
+        self.log_grown.wait(timeout);
+    }
+
+    /// Wakes whoever waits for the log.
+    pub fn wake_log(&self) {
+        self.log_grown.raise();
+    }
+
+    /// Forgets log entries and kept files that every peer has no more need of.
+    pub fn trim(&self) -> Result<()> {
+        let (through, dropped) = {
+            let mut state = self.write_state();
+            let Some(through) = state.replica.log.trimmable() else { return Ok(()) };
+            let complete = state.replica.log.complete_everywhere();
+            let all_settled = complete.is_some_and(|all| all >= state.replica.last());
+            let dropped = if all_settled { std::mem::take(&mut state.kept) } else { Vec::new() };
+            if all_settled {
+                self.forget_removed(&mut state);
+            }
+            (through, dropped)
+        };
+        for (_, name) in dropped {
+            self.disk.keep_remove(&name)?;
+        }
+        let first = self.db.first_log().map_err(|_| Errno::Io)?;
+        if first.is_some_and(|first| first.0 + TRIM_STEP <= through.0) {
+            let batch = StateBatch { trim_log_through: Some(through), ..StateBatch::default() };
+            self.db.commit(&batch).map_err(|_| Errno::Io)?;
+        }
+        Ok(())
+    }
+
+    fn forget_removed(&self, state: &mut crate::volume::State) {
+        let open = self.open_files.lock();
+        let removed: Vec<_> =
+            state.replica.tree.unlinked().filter(|id| !open.contains_key(id)).collect();
+        for id in removed {
+            state.replica.tree.forget(id);
+        }
+    }
+}
+
+fn encode(drained: &Drained) -> StateBatch {
+    let row = |row: &NodeRow| postcard::to_stdvec(row).expect("rows always encode");
+    StateBatch {
+        nodes: drained.rows.iter().map(|(id, r)| (*id, r.as_ref().map(row))).collect(),
+        log: drained
+            .changes
+            .iter()
+            .map(|c| (c.seq, postcard::to_stdvec(c).expect("changes always encode")))
+            .collect(),
+        meta: vec![(
+            COUNTERS.to_owned(),
+            postcard::to_stdvec(&drained.counters).expect("counters always encode"),
+        )],
+        trim_log_through: None,
+    }
+}
+
+/// The replica as it was written down last, or a new one.
+pub(crate) fn load(
+    db: &StateDb,
+    slot: Slot,
+    disk: &dyn Disk,
+) -> std::result::Result<Replica, OpenError> {
+    let damaged = |what: &str| OpenError::Damaged { what: what.to_owned() };
+    let counters = match db.meta(COUNTERS)? {
+        Some(bytes) => postcard::from_bytes(&bytes).map_err(|_| damaged("counters"))?,
+        None => Counters::default(),
+    };
+    let mut rows: Vec<NodeRow> = Vec::new();
+    for (id, bytes) in db.load_nodes()? {
+        let row = postcard::from_bytes(&bytes).map_err(|_| damaged(&format!("node {id}")))?;
+        rows.push(row);
+    }
+    let tree = match rows.is_empty() {
+        true => {
+            let root = disk.stat(std::path::Path::new(""))?;
+            let perm = Perm { mode: root.mode as u16, uid: root.uid, gid: root.gid };
+            Tree::new(perm, Times { atime: root.atime, mtime: root.mtime, ctime: root.ctime })
+        }
+        false => Tree::load(rows),
+    };
+    Ok(Replica::new(slot, tree, counters))
+}

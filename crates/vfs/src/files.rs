@@ -1,0 +1,387 @@
+//! Open files: one shared [`OpenFile`] per open node, one [`Handle`] per open file description.
+
+use crate::errno::{Errno, Result};
+use crate::request::{Fh, Opened};
+use crate::volume::{State, Volume};
+use lockstep_core::{NodeId, Perm, limits};
+use lockstep_disk::DiskFile;
+use parking_lot::{Mutex, RwLock};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const O_ACCMODE: i32 = 0o3;
+const O_WRONLY: i32 = 0o1;
+const O_RDWR: i32 = 0o2;
+/// `O_EXCL` of open(2).
+pub(crate) const O_EXCL: i32 = 0o200;
+const O_TRUNC: i32 = 0o1000;
+const S_ISUID: u16 = 0o4000;
+const S_ISGID: u16 = 0o2000;
+const S_IXGRP: u16 = 0o010;
+
+/// A reader that opened a file this recently is in the middle of reading it: new content from a
+/// peer waits for it, so that it sees one version from start to end. Older handles follow.
+pub(crate) const READER_GRACE: Duration = Duration::from_millis(500);
+
+/// A node that is open, whoever opened it and however often.
+pub(crate) struct OpenFile {
+    pub node: NodeId,
+    /// The backing file; `None` while the content is absent. Replaced when new content arrives.
+    pub file: RwLock<Option<Arc<dyn DiskFile>>>,
+    /// Held shared while writing, exclusively while the content is described or replaced.
+    pub writing: RwLock<()>,
+    pub users: Mutex<Users>,
+}
+
+/// Who has the file open.
+#[derive(Default)]
+pub(crate) struct Users {
+    pub handles: usize,
+    pub writers: usize,
+    /// When the handles still open were opened, the last ones only.
+    pub opened: Vec<(u64, Instant)>,
+}
+
+/// One open file description.
+pub(crate) struct Handle {
+    pub id: u64,
+    pub open: Arc<OpenFile>,
+    pub writable: bool,
+}
+
+impl OpenFile {
+    pub(crate) fn new(node: NodeId, file: Option<Arc<dyn DiskFile>>) -> Arc<Self> {
+        Arc::new(OpenFile {
+            node,
+            file: RwLock::new(file),
+            writing: RwLock::new(()),
+            users: Mutex::default(),
+        })
+    }
+
+    /// The backing file, if the content is here.
+    pub(crate) fn resident(&self) -> Option<Arc<dyn DiskFile>> {
+        self.file.read().clone()
+    }
+
+    /// How long until no reader is in the middle of reading.
+    pub(crate) fn readers_done_in(&self) -> Option<Duration> {
+        let users = self.users.lock();
+        let newest = users.opened.iter().map(|(_, at)| *at).max()?;
+        READER_GRACE.checked_sub(newest.elapsed()).filter(|left| !left.is_zero())
+    }
+}
+
+impl Volume {
+    /// Whether an operation on `node` may have to wait for a peer.
+    pub fn may_wait(&self, node: NodeId) -> bool {
+        let absent = {
+            let state = self.read_state();
+            let file = state.replica.tree.node(node).and_then(|n| n.file());
+            file.is_some_and(|file| !file.resident)
+        };
+        absent || self.replacing.contains(node)
+    }
+
+    /// Whether an operation on `fh` may have to wait for a peer.
+    pub fn may_wait_fh(&self, fh: Fh) -> bool {
+        self.handle(fh).is_ok_and(|handle| handle.open.file.read().is_none())
+    }
+
+    /// Opens a file; `flags` as of open(2).
+    pub fn open(&self, node: NodeId, flags: i32) -> Result<Opened> {
+        self.wait_while_replacing(node);
+        let writable = matches!(flags & O_ACCMODE, O_WRONLY | O_RDWR);
+        let truncates = flags & O_TRUNC != 0 && writable;
+        let open = self.open_for_moment(node)?;
+        let opened = self.add_handle(&open, flags, true);
+        self.close_moment(&open);
+        let prepared = match (truncates, writable) {
+            (true, _) => self.resize(&open, 0),
+            (false, true) => self.make_resident(&open).map(drop),
+            (false, false) => Ok(()),
+        };
+        match prepared {
+            Ok(()) => Ok(opened),
+            Err(error) => {
+                self.release(opened.fh);
+                Err(error)
+            }
+        }
+    }
+
+    /// The open file of `node`, kept open until [`Volume::close_moment`].
+    pub(crate) fn open_for_moment(&self, node: NodeId) -> Result<Arc<OpenFile>> {
+        let state = self.read_state();
+        let mut open_files = self.open_files.lock();
+        if let Some(open) = open_files.get(&node) {
+            open.users.lock().handles += 1;
+            return Ok(open.clone());
+        }
+        let file = self.open_below(&state, node)?;
+        let open = OpenFile::new(node, file);
+        open.users.lock().handles += 1;
+        open_files.insert(node, open.clone());
+        Ok(open)
+    }
+
+    pub(crate) fn open_below(
+        &self,
+        state: &State,
+        node: NodeId,
+    ) -> Result<Option<Arc<dyn DiskFile>>> {
+        let stands = state.replica.tree.node(node).ok_or(Errno::Stale)?;
+        let body = match stands.file() {
+            Some(body) => body,
+            None if stands.dir().is_some() => return Err(Errno::IsDir),
+            None => return Err(Errno::NoSuchOffset),
+        };
+        if !body.resident {
+            return Ok(None);
+        }
+        let path = state.replica.tree.path(node).ok_or(Errno::Stale)?;
+        Ok(Some(self.disk.open(&path)?))
+    }
+
+    pub(crate) fn close_moment(&self, open: &Arc<OpenFile>) {
+        let mut open_files = self.open_files.lock();
+        let mut users = open.users.lock();
+        users.handles -= 1;
+        if users.handles == 0 {
+            drop(users);
+            open_files.remove(&open.node);
+        }
+    }
+
+    pub(crate) fn add_handle(&self, open: &Arc<OpenFile>, flags: i32, keep_cache: bool) -> Opened {
+        let id = self.new_handle();
+        let writable = matches!(flags & O_ACCMODE, O_WRONLY | O_RDWR);
+        {
+            let mut users = open.users.lock();
+            users.handles += 1;
+            users.writers += usize::from(writable);
+            users.opened.retain(|(_, at)| at.elapsed() < READER_GRACE);
+            users.opened.push((id, Instant::now()));
+        }
+        let handle = Handle { id, open: open.clone(), writable };
+        self.handles.write().insert(id, Arc::new(handle));
+        Opened { fh: Fh(id), keep_cache }
+    }
+
+    pub(crate) fn handle(&self, fh: Fh) -> Result<Arc<Handle>> {
+        self.handles.read().get(&fh.0).cloned().ok_or(Errno::BadHandle)
+    }
+
+    pub(crate) fn open_disk_file(&self, node: NodeId) -> Option<Arc<dyn DiskFile>> {
+        self.open_files.lock().get(&node).and_then(|open| open.resident())
+    }
+
+    /// Reads up to `len` bytes; fewer only at the end of the file. Waits for absent bytes.
+    pub fn read(&self, fh: Fh, offset: u64, len: u32) -> Result<Vec<u8>> {
+        let handle = self.handle(fh)?;
+        let mut buf = vec![0; len as usize];
+        let read = match handle.open.resident() {
+            Some(file) => file.read_at(&mut buf, offset)?,
+            None => self.read_absent(&handle.open, &mut buf, offset)?,
+        };
+        buf.truncate(read);
+        Ok(buf)
+    }
+
+    /// Writes all of `bytes`; with `append` at the end of the file, wherever that is by now.
+    pub fn write(
+        &self,
+        fh: Fh,
+        offset: u64,
+        bytes: &[u8],
+        append: bool,
+        kill_suidgid: bool,
+    ) -> Result<u32> {
+        let handle = self.handle(fh)?;
+        if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > limits::FILE_MAX_BYTES) {
+            return Err(Errno::TooBig);
+        }
+        let file = self.make_resident(&handle.open)?;
+        let _writing = handle.open.writing.read();
+        let file = handle.open.resident().unwrap_or(file);
+        let at = match append {
+            true => file.stat()?.size_bytes,
+            false => offset,
+        };
+        file.write_all_at(bytes, at)?;
+        self.content_changed(handle.open.node, at + bytes.len() as u64, kill_suidgid)?;
+        if at != offset
+            && let Some(cache) = self.cache()
+        {
+            cache.invalidate_node(handle.open.node);
+        }
+        Ok(bytes.len() as u32)
+    }
+
+    /// Bytes up to `end` were written: size grows, times move, set-id bits go if asked.
+    pub(crate) fn content_changed(&self, node: NodeId, end: u64, kill_suidgid: bool) -> Result<()> {
+        self.set_size(node, |size| size.max(end), kill_suidgid)
+    }
+
+    pub(crate) fn set_size(
+        &self,
+        node: NodeId,
+        size: impl FnOnce(u64) -> u64,
+        kill_suidgid: bool,
+    ) -> Result<()> {
+        let now = self.now();
+        let now_ms = self.now_ms();
+        let mut state = self.mutate()?;
+        let stands = state.replica.tree.node_mut(node).ok_or(Errno::Stale)?;
+        stands.times.mtime = now;
+        stands.times.ctime = now;
+        if kill_suidgid {
+            stands.perm.mode = without_set_id(stands.perm.mode);
+        }
+        let named = !stands.links.is_empty();
+        let file = stands.file_mut().ok_or(Errno::Invalid)?;
+        file.live_size_bytes = size(file.live_size_bytes);
+        let first = !std::mem::replace(&mut file.dirty, true);
+        let fresh = !file.resident;
+        file.resident = true;
+        if fresh && file.incoming.is_none() {
+            state.wanted.remove(&node);
+        }
+        if named {
+            state.announce.wrote(node, now_ms);
+        }
+        drop(state);
+        if first {
+            self.work.raise();
+        }
+        Ok(())
+    }
+
+    /// Sets the length of an open file.
+    pub(crate) fn resize(&self, open: &Arc<OpenFile>, size: u64) -> Result<()> {
+        let file = match size {
+            0 => self.make_empty_resident(open)?,
+            _ => self.make_resident(open)?,
+        };
+        let _writing = open.writing.read();
+        let file = open.resident().unwrap_or(file);
+        file.set_len(size)?;
+        self.set_size(open.node, |_| size, true)?;
+        self.written_without_handle(open);
+        Ok(())
+    }
+
+    /// A change made through no writable handle is announced as if one had just been closed.
+    pub(crate) fn written_without_handle(&self, open: &OpenFile) {
+        if open.users.lock().writers == 0 {
+            self.write_state().announce.closed(open.node, self.now_ms());
+            self.work.raise();
+        }
+    }
+
+    /// An absent file that is truncated to nothing needs no bytes from anybody.
+    fn make_empty_resident(&self, open: &Arc<OpenFile>) -> Result<Arc<dyn DiskFile>> {
+        if let Some(file) = open.resident() {
+            return Ok(file);
+        }
+        let mut state = self.mutate()?;
+        let stands = state.replica.tree.node(open.node).ok_or(Errno::Stale)?;
+        let perm: Perm = stands.perm;
+        let path = state.replica.tree.path(open.node).ok_or(Errno::Stale)?;
+        let name = format!("empty-{}", open.node.0);
+        let file = self.disk.temp_create(&name)?;
+        file.set_mode(self.backing_mode(perm, lockstep_core::Kind::File))?;
+        if self.privileged {
+            file.set_owner(perm.uid, perm.gid)?;
+        }
+        self.disk.temp_install(&name, &path)?;
+        self.transfers.cancel(open.node);
+        if let Some(body) = state.replica.tree.node_mut(open.node).and_then(|n| n.file_mut()) {
+            body.resident = true;
+            body.live_size_bytes = 0;
+        }
+        state.wanted.remove(&open.node);
+        *open.file.write() = Some(file.clone());
+        Ok(file)
+    }
+
+    /// Called at each close(2) of a descriptor: nothing to do that release does not do better.
+    pub fn flush(&self, fh: Fh) -> Result<()> {
+        let handle = self.handle(fh)?;
+        if handle.writable {
+            self.describe_small(&handle.open);
+        }
+        Ok(())
+    }
+
+    /// The last descriptor of a handle was closed.
+    pub fn release(&self, fh: Fh) {
+        let Some(handle) = self.handles.write().remove(&fh.0) else { return };
+        let open = &handle.open;
+        let last_writer = {
+            let mut users = open.users.lock();
+            users.writers -= usize::from(handle.writable);
+            users.opened.retain(|(id, _)| *id != handle.id);
+            handle.writable && users.writers == 0
+        };
+        if last_writer {
+            let mut state = self.write_state();
+            state.announce.closed(open.node, self.now_ms());
+            let dirty = state.replica.tree.node(open.node).and_then(|n| n.file());
+            if dirty.is_none_or(|file| !file.dirty) {
+                state.held.remove(&open.node);
+            }
+            drop(state);
+            self.work.raise();
+        }
+        self.replacing.reader_left();
+        self.close_moment(open);
+        self.forget_unlinked(open.node);
+    }
+
+    fn forget_unlinked(&self, node: NodeId) {
+        let unlinked = self.read_state().replica.tree.node(node).is_some_and(|n| n.is_unlinked());
+        if unlinked {
+            let mut state = self.write_state();
+            state.announce.forget(node);
+        }
+    }
+
+    /// Makes a file's bytes and its node durable.
+    pub fn fsync(&self, fh: Fh, datasync: bool) -> Result<()> {
+        let handle = self.handle(fh)?;
+        if let Some(file) = handle.open.resident() {
+            match datasync {
+                true => file.sync_data()?,
+                false => file.sync_all()?,
+            }
+        }
+        self.describe_small(&handle.open);
+        self.write_state().announce.hasten(handle.open.node, self.now_ms());
+        self.work.raise();
+        self.commit()?;
+        self.db.sync().map_err(|_| Errno::Io)
+    }
+
+    /// Announces a small written file at once, in the caller's thread: it takes less than waking
+    /// another.
+    fn describe_small(&self, open: &Arc<OpenFile>) {
+        let small = {
+            let state = self.read_state();
+            let file = state.replica.tree.node(open.node).and_then(|n| n.file());
+            file.is_some_and(|f| f.dirty && f.live_size_bytes <= limits::INLINE_CONTENT_MAX_BYTES)
+        };
+        let quiet = small && open.users.lock().writers <= 1;
+        if quiet && self.write_state().announce.closed(open.node, self.now_ms()) {
+            self.describe_open(open);
+        }
+    }
+}
+
+/// A write by anyone but root drops setuid, and setgid where the group may execute (write(2)).
+fn without_set_id(mode: u16) -> u16 {
+    match mode & S_IXGRP {
+        0 => mode & !S_ISUID,
+        _ => mode & !(S_ISUID | S_ISGID),
+    }
+}

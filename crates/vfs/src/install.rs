@@ -1,0 +1,262 @@
+//! Putting fetched content in place, and waiting for it.
+
+use crate::errno::{Errno, Result};
+use crate::files::OpenFile;
+use crate::transfer::{Demand, FetchJob, Transfer};
+use crate::volume::{State, Volume};
+use lockstep_core::{ContentRef, Kind, Manifest, NodeId, Perm, Times, Version};
+use lockstep_disk::{DiskFile, verify_manifest};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How long a read of absent bytes waits while no peer is connected, before it fails with `EIO`.
+const OFFLINE_WAIT: Duration = Duration::from_secs(5);
+/// How long a read of absent bytes waits in all.
+const ABSENT_WAIT: Duration = Duration::from_secs(120);
+/// How long an open waits for new content that is just taking its place.
+const REPLACE_WAIT: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+impl Volume {
+    /// Queues everything that is wanted, as at start or after a reconnect.
+    pub fn queue_wanted(&self) {
+        let wanted: Vec<NodeId> = self.read_state().wanted.iter().copied().collect();
+        for node in wanted {
+            self.transfers.queue(node, false);
+        }
+    }
+
+    /// The next content to fetch in the background; waits up to `timeout` for one.
+    pub fn next_fetch(&self, timeout: Duration) -> Option<FetchJob> {
+        let node = self.transfers.next_background(timeout)?;
+        self.job(node)
+    }
+
+    /// The next content a reader waits for, and the offset of the bytes it waits for.
+    pub fn next_demand(&self, timeout: Duration) -> Option<(FetchJob, u64)> {
+        let demand = self.transfers.next_demand(timeout)?;
+        Some((self.job(demand.node)?, demand.offset))
+    }
+
+    fn job(&self, node: NodeId) -> Option<FetchJob> {
+        let state = self.read_state();
+        let file = state.replica.tree.node(node).filter(|n| !n.is_unlinked())?.file()?;
+        let (content, version) = file.wanted()?;
+        let transfer = self.transfers.transfer(node, content);
+        Some(FetchJob { node, content, version, transfer })
+    }
+
+    /// Whether `job` is still wanted.
+    pub fn is_wanted(&self, job: &FetchJob) -> bool {
+        let state = self.read_state();
+        let file = state.replica.tree.node(job.node).and_then(|n| n.file());
+        file.and_then(|f| f.wanted()) == Some((job.content, job.version))
+    }
+
+    /// Queues `job` again, behind the others.
+    pub fn requeue(&self, job: &FetchJob) {
+        if self.is_wanted(job) {
+            self.transfers.queue(job.node, false);
+        }
+    }
+
+    /// Begins a transfer with a peer's manifest. False if the manifest does not prove itself.
+    pub fn begin(&self, job: &FetchJob, manifest: Manifest) -> io::Result<bool> {
+        if !verify_manifest(&manifest, &job.content) {
+            return Ok(false);
+        }
+        job.transfer.begin(manifest, &*self.disk)?;
+        Ok(true)
+    }
+
+    /// Puts a complete content in place, once no reader is in the middle of the old one. False if
+    /// it is no longer wanted.
+    pub fn install(&self, job: &FetchJob) -> io::Result<bool> {
+        let open = self.open_files.lock().get(&job.node).cloned();
+        self.replacing.start(job.node);
+        if let Some(open) = &open {
+            self.wait_for_readers(open);
+        }
+        let installed = {
+            let _writers_wait = open.as_ref().map(|open| open.writing.write());
+            let mut state = self.write_state();
+            self.put_in_place(&mut state, job.node, job.content, job.version, &job.transfer)
+        };
+        self.tell_replaced(job.node);
+        if installed? {
+            self.transfers.counts.fetched.fetch_add(1, Ordering::Relaxed);
+            return Ok(self.commit().is_ok());
+        }
+        Ok(false)
+    }
+
+    fn wait_for_readers(&self, open: &OpenFile) {
+        let deadline = Instant::now() + crate::files::READER_GRACE;
+        while let Some(left) = open.readers_done_in() {
+            if Instant::now() >= deadline {
+                return;
+            }
+            self.replacing.wait_change(left);
+        }
+    }
+
+    /// The kernel is told; opens that waited go on when it knows.
+    fn tell_replaced(&self, node: NodeId) {
+        if let Some(cache) = self.cache() {
+            cache.invalidate_node(node);
+        }
+        let told = self.told_replaced(node);
+        self.after_invalidations(told);
+        self.transfers.progressed();
+    }
+
+    fn told_replaced(&self, node: NodeId) -> Box<dyn FnOnce() + Send> {
+        let replacement = self.replacing.clone();
+        Box::new(move || replacement.finish(node))
+    }
+
+    /// Swaps `transfer`'s file in. The caller holds the state, and the writers if there are any.
+    pub(crate) fn put_in_place(
+        &self,
+        state: &mut State,
+        node: NodeId,
+        content: ContentRef,
+        version: Version,
+        transfer: &Transfer,
+    ) -> io::Result<bool> {
+        let Some(stands) = state.replica.tree.node(node).filter(|n| !n.is_unlinked()) else {
+            return self.discard(transfer);
+        };
+        let Some(file) = stands.file().filter(|f| f.wanted() == Some((content, version))) else {
+            return self.discard(transfer);
+        };
+        if file.dirty {
+            return Ok(false);
+        }
+        let (perm, times) = match file.incoming {
+            Some(incoming) => (incoming.perm, incoming.times),
+            None => (stands.perm, stands.times),
+        };
+        let fresh = self.disk.temp_open(&transfer.temp)?;
+        self.dress(&*fresh, perm, times)?;
+        self.swap_in(state, node, &transfer.temp)?;
+        state.replica.tree.content_arrived(node, version);
+        if let Some(stands) = state.replica.tree.node(node)
+            && (stands.perm, stands.times) != (perm, times)
+        {
+            self.dress(&*fresh, stands.perm, stands.times)?;
+        }
+        if let Some(open) = self.open_files.lock().get(&node) {
+            *open.file.write() = Some(fresh);
+        }
+        state.wanted.remove(&node);
+        self.transfers.cancel(node);
+        Ok(true)
+    }
+
+    fn discard(&self, transfer: &Transfer) -> io::Result<bool> {
+        match self.disk.temp_remove(&transfer.temp) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(false),
+        }
+    }
+
+    /// The temporary file takes the node's names, all of them.
+    fn swap_in(&self, state: &State, node: NodeId, temp: &str) -> io::Result<()> {
+        let tree = &state.replica.tree;
+        let paths: Vec<_> = tree.node(node).map_or(Vec::new(), |n| {
+            n.links.iter().filter_map(|l| tree.path_in(l.parent, l.shown.as_bytes())).collect()
+        });
+        let Some((first, others)) = paths.split_first() else { return Ok(()) };
+        self.disk.temp_install(temp, first)?;
+        for other in others {
+            self.disk.unlink(other)?;
+            self.disk.link(first, other)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn dress(&self, file: &dyn DiskFile, perm: Perm, times: Times) -> io::Result<()> {
+        if self.privileged {
+            file.set_owner(perm.uid, perm.gid)?;
+        }
+        file.set_mode(self.backing_mode(perm, Kind::File))?;
+        file.set_times(times.atime, times.mtime)
+    }
+
+    /// Opens wait while new content takes its place, so that none sees pages of the old one.
+    pub(crate) fn wait_while_replacing(&self, node: NodeId) {
+        self.replacing.wait_finished(node, REPLACE_WAIT);
+    }
+
+    /// The backing file with all bytes of the content, waiting for absent ones.
+    pub(crate) fn make_resident(&self, open: &Arc<OpenFile>) -> Result<Arc<dyn DiskFile>> {
+        self.wait_absent(open, |_| Ok(None), 0).and_then(|read| match read {
+            Waited::Resident(file) => Ok(file),
+            Waited::Read(_) => Err(Errno::Io),
+        })
+    }
+
+    /// Fills `buf` with bytes that may still be on their way.
+    pub(crate) fn read_absent(
+        &self,
+        open: &Arc<OpenFile>,
+        buf: &mut [u8],
+        offset: u64,
+    ) -> Result<usize> {
+        let size = self.read_state().replica.tree.node(open.node).map_or(0, |n| n.size_bytes());
+        let len = buf.len().min(size.saturating_sub(offset) as usize);
+        if len == 0 {
+            return Ok(0);
+        }
+        match self.wait_absent(
+            open,
+            |transfer| transfer.read_at(&mut buf[..len], offset),
+            offset,
+        )? {
+            Waited::Read(read) => Ok(read),
+            Waited::Resident(file) => Ok(file.read_at(buf, offset)?),
+        }
+    }
+
+    fn wait_absent(
+        &self,
+        open: &Arc<OpenFile>,
+        mut try_read: impl FnMut(&Transfer) -> io::Result<Option<usize>>,
+        offset: u64,
+    ) -> Result<Waited> {
+        let deadline = Instant::now() + ABSENT_WAIT;
+        let mut asked = None;
+        loop {
+            if let Some(file) = open.resident() {
+                return Ok(Waited::Resident(file));
+            }
+            let wanted = {
+                let state = self.read_state();
+                let stands = state.replica.tree.node(open.node).ok_or(Errno::Stale)?;
+                stands.file().and_then(|f| f.wanted()).ok_or(Errno::Stale)?
+            };
+            let transfer = self.transfers.transfer(open.node, wanted.0);
+            if let Some(read) = try_read(&transfer)? {
+                return Ok(Waited::Read(read));
+            }
+            if asked != Some(wanted) {
+                self.transfers.demand(Demand { node: open.node, offset });
+                self.transfers.queue(open.node, true);
+                asked = Some(wanted);
+            }
+            if self.transfers.offline_for(self.started) > OFFLINE_WAIT || Instant::now() > deadline
+            {
+                return Err(Errno::Io);
+            }
+            self.transfers.wait_progress(LOOK_AGAIN);
+        }
+    }
+}
+
+enum Waited {
+    Resident(Arc<dyn DiskFile>),
+    Read(usize),
+}

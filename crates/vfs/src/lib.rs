@@ -1,0 +1,40 @@
+//! What each filesystem call means on a replicated volume.
+//!
+//! Synchronous; knows neither FUSE nor the network. Locks, in the order in which they may be taken:
+//!
+//! 1. [`OpenFile::writing`](files::OpenFile): shared by writers of one file, exclusive while its
+//!    content is described or replaced;
+//! 2. the commit lock: one drain is written down at a time, in order;
+//! 3. the state: tree, log and announcements. Metadata system calls on the backing tree are made
+//!    under it, so that paths stay true; bytes of files never are;
+//! 4. leaves, held for a few instructions: handles, open files, transfers, the work signal.
+#![forbid(unsafe_code)]
+
+mod announce;
+mod apply;
+mod attributes;
+mod commit;
+mod dirs;
+mod errno;
+mod files;
+mod install;
+mod namespace;
+mod ranges;
+mod request;
+mod scan;
+mod serve;
+mod settle;
+mod signal;
+mod transfer;
+mod volume;
+mod xattrs;
+
+pub use apply::{ApplyError, Incoming};
+pub use errno::{Errno, Result};
+pub use lockstep_core::Kind;
+pub use lockstep_disk::{DiskUsage, RenameMode};
+pub use request::{Caller, DirEntry, Fh, KernelCache, Opened, SetAttr, SetTime, Stat};
+pub use serve::ServeError;
+pub use signal::Signal;
+pub use transfer::{FetchJob, Transfer, Transfers};
+pub use volume::{OpenError, Origin, Volume, VolumeStatus};

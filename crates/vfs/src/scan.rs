@@ -1,0 +1,264 @@
+//! Comparing the backing tree with the state: what was put there, changed or removed while the
+//! volume was not open comes in as local changes.
+
+use crate::volume::{Origin, State, Volume};
+use lockstep_core::change::Body;
+use lockstep_core::tree::{Node, NodeBody};
+use lockstep_core::{EntryName, Kind, NodeId, Op, Perm, Replica, Times, Version};
+use lockstep_disk::{BackingStat, FileType, describe};
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Files whose newest content is not below.
+pub(crate) fn wanted(replica: &Replica) -> BTreeSet<NodeId> {
+    let absent = |(id, node): (NodeId, &Node)| {
+        node.file().filter(|f| f.wanted().is_some() && !node.is_unlinked()).map(|_| id)
+    };
+    replica.tree.iter().filter_map(absent).collect()
+}
+
+/// One pass over the backing tree.
+struct Scan<'a> {
+    volume: &'a Volume,
+    origin: Origin,
+    /// Files with several names, by inode number: the node of the first name found.
+    linked: HashMap<u64, NodeId>,
+}
+
+impl Volume {
+    /// Takes in what the backing tree holds and the state does not, and the reverse.
+    pub(crate) fn scan(&self, origin: Origin) -> io::Result<()> {
+        for temp in self.disk.temp_list()? {
+            self.disk.temp_remove(&temp)?;
+        }
+        let mut state = self.write_state();
+        let kept = self.disk.keep_list()?;
+        let now = state.replica.lamport();
+        state.kept.extend(kept.into_iter().map(|name| (now, name)));
+        let mut scan = Scan { volume: self, origin, linked: HashMap::new() };
+        let mut dirs = vec![(NodeId::ROOT, PathBuf::new())];
+        while let Some((dir, path)) = dirs.pop() {
+            scan.directory(&mut state, dir, &path, &mut dirs)?;
+        }
+        Ok(())
+    }
+}
+
+impl Scan<'_> {
+    fn directory(
+        &mut self,
+        state: &mut State,
+        dir: NodeId,
+        path: &Path,
+        dirs: &mut Vec<(NodeId, PathBuf)>,
+    ) -> io::Result<()> {
+        let below: HashMap<Vec<u8>, BackingStat> =
+            self.volume.disk.read_dir(path)?.into_iter().collect();
+        let known: Vec<(EntryName, NodeId)> = entries(state, dir);
+        for (name, node) in &known {
+            let there = below.get(name.as_bytes());
+            let kind = state.replica.tree.node(*node).map(Node::kind);
+            if there.is_none_or(|stat| stat.file_type.kind() != kind) {
+                self.gone(state, dir, name, *node);
+            }
+        }
+        let mut names: Vec<&Vec<u8>> = below.keys().collect();
+        names.sort_unstable();
+        for name in names {
+            let at = path.join(OsStr::from_bytes(name));
+            let stat = &below[name];
+            let node = match state.replica.tree.lookup(dir, name) {
+                Some(node) => self.known(state, node, &at, stat)?,
+                None => self.found(state, dir, name, &at, stat)?,
+            };
+            if let Some(node) = node.filter(|_| stat.file_type == FileType::Dir) {
+                dirs.push((node, at));
+            }
+        }
+        Ok(())
+    }
+
+    /// A name the state knows is not below any more.
+    fn gone(&self, state: &mut State, parent: NodeId, shown: &EntryName, node: NodeId) {
+        for (name, child) in entries(state, node) {
+            self.gone(state, node, &name, child);
+        }
+        let Some((_, name)) = state.replica.own_name(parent, shown.as_bytes()) else { return };
+        let seen = state.replica.seen(node);
+        let at = self.volume.now();
+        state.replica.local(Op::Unlink { node, parent, name, seen, at });
+        state.wanted.remove(&node);
+    }
+
+    /// A name both know: its content and attributes may have changed.
+    fn known(
+        &mut self,
+        state: &mut State,
+        node: NodeId,
+        path: &Path,
+        stat: &BackingStat,
+    ) -> io::Result<Option<NodeId>> {
+        let Some(stands) = state.replica.tree.node(node) else { return Ok(None) };
+        if let NodeBody::File(file) = &stands.body {
+            if !file.resident && self.volume.disk.is_placeholder(path)? {
+                return Ok(Some(node));
+            }
+            let settled = file.resident
+                && !file.dirty
+                && file.content.size_bytes == stat.size_bytes
+                && stands.times.mtime == stat.mtime;
+            if !settled {
+                self.content_changed(state, node, path, stat)?;
+            }
+            if stat.nlink > 1 {
+                self.linked.insert(stat.ino, node);
+            }
+        }
+        let stands = state.replica.tree.node(node).map(|n| &n.body);
+        if let Some(NodeBody::Symlink(target)) = stands
+            && self.volume.disk.readlink(path)? != *target
+        {
+            tracing::debug!(%node, "a symlink was changed while the volume was closed");
+            let (parent, name) = (state.replica.tree.parent(node), path.file_name());
+            let name = EntryName::new(name.map_or(&b""[..], |n| n.as_bytes()));
+            if let Ok(name) = name {
+                self.gone(state, parent, &name, node);
+                return self.found(state, parent, name.as_bytes(), path, stat);
+            }
+        }
+        self.perm_changed(state, node, stat);
+        Ok(Some(node))
+    }
+
+    fn content_changed(
+        &self,
+        state: &mut State,
+        node: NodeId,
+        path: &Path,
+        stat: &BackingStat,
+    ) -> io::Result<()> {
+        let file = self.volume.disk.open(path)?;
+        let Some(description) = describe(&*file, stat.size_bytes, &|| false)? else {
+            return Ok(());
+        };
+        let Some(stands) = state.replica.tree.node_mut(node) else { return Ok(()) };
+        let perm = stands.perm;
+        let times = Times { atime: stands.times.atime, mtime: stat.mtime, ctime: stat.ctime };
+        let same_times = stands.times.mtime == stat.mtime;
+        let Some(body) = stands.file_mut() else { return Ok(()) };
+        body.dirty = false;
+        body.live_size_bytes = description.content.size_bytes;
+        let base = body.version;
+        if body.content != description.content || !body.resident {
+            let content = description.content;
+            state.replica.local(Op::Content { node, base, content, times, perm });
+            state.wanted.remove(&node);
+        } else if !same_times {
+            state.replica.local(Op::SetTimes { node, times });
+        }
+        Ok(())
+    }
+
+    fn perm_changed(&self, state: &mut State, node: NodeId, stat: &BackingStat) {
+        let Some(stands) = state.replica.tree.node(node) else { return };
+        let (old, kind) = (stands.perm, stands.kind());
+        if kind == Kind::Symlink {
+            return;
+        }
+        let mut perm = old;
+        if stat.mode != self.volume.backing_mode(old, kind) {
+            perm.mode = stat.mode as u16;
+        }
+        if self.volume.privileged {
+            (perm.uid, perm.gid) = (stat.uid, stat.gid);
+        }
+        if perm != old {
+            state.replica.local(Op::SetPerm { node, perm, ctime: stat.ctime });
+        }
+    }
+
+    /// A name only the backing tree knows.
+    fn found(
+        &mut self,
+        state: &mut State,
+        parent: NodeId,
+        name: &[u8],
+        path: &Path,
+        stat: &BackingStat,
+    ) -> io::Result<Option<NodeId>> {
+        let Ok(name) = EntryName::new(name) else { return Ok(None) };
+        if stat.file_type == FileType::File && self.volume.disk.is_placeholder(path)? {
+            self.volume.disk.unlink(path)?;
+            return Ok(None);
+        }
+        if let Some(node) = self.linked.get(&stat.ino).copied() {
+            self.enter(state, Op::Link { node, parent, name, at: stat.ctime });
+            return Ok(Some(node));
+        }
+        let Some(body) = self.body(path, stat)? else { return Ok(None) };
+        let node = state.replica.new_node();
+        if stat.nlink > 1 && body.kind() == Kind::File {
+            self.linked.insert(stat.ino, node);
+        }
+        let perm = Perm { mode: stat.mode as u16, uid: stat.uid, gid: stat.gid };
+        let times = Times { atime: stat.atime, mtime: stat.mtime, ctime: stat.ctime };
+        let xattrs = self.xattrs(path, stat)?;
+        let at = parent_time(state, parent);
+        self.enter(state, Op::Create { node, parent, name, body, perm, times, xattrs, at });
+        Ok(Some(node))
+    }
+
+    fn enter(&self, state: &mut State, op: Op) {
+        match self.origin {
+            Origin::Joining => state.replica.local_found(op),
+            Origin::Created | Origin::Existing => drop::<Version>(state.replica.local(op)),
+        }
+    }
+
+    fn body(&self, path: &Path, stat: &BackingStat) -> io::Result<Option<Body>> {
+        Ok(Some(match stat.file_type {
+            FileType::File => {
+                let file = self.volume.disk.open(path)?;
+                match describe(&*file, stat.size_bytes, &|| false)? {
+                    Some(description) => Body::File(description.content),
+                    None => return Ok(None),
+                }
+            }
+            FileType::Dir => Body::Dir,
+            FileType::Symlink => Body::Symlink(self.volume.disk.readlink(path)?),
+            FileType::Fifo => Body::Fifo,
+            FileType::Socket => Body::Socket,
+            FileType::CharDevice | FileType::BlockDevice => {
+                tracing::warn!("a device node in the backing directory is not shared");
+                return Ok(None);
+            }
+        }))
+    }
+
+    fn xattrs(&self, path: &Path, stat: &BackingStat) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        if !matches!(stat.file_type, FileType::File | FileType::Dir) {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for name in self.volume.disk.list_xattrs(path).unwrap_or_default() {
+            if name.starts_with(b"user.") && !name.starts_with(b"user.lockstep.") {
+                let value = self.volume.disk.get_xattr(path, &name)?;
+                found.push((name, value));
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn entries(state: &State, dir: NodeId) -> Vec<(EntryName, NodeId)> {
+    let dir = state.replica.tree.node(dir).and_then(Node::dir);
+    dir.map_or(Vec::new(), |d| d.after(0).map(|(_, name, id)| (name.clone(), id)).collect())
+}
+
+/// Taking in what was already there does not move the directory's times.
+fn parent_time(state: &State, parent: NodeId) -> lockstep_core::Timespec {
+    state.replica.tree.node(parent).map(|n| n.times.mtime).unwrap_or_default()
+}

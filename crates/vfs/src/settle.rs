@@ -1,0 +1,164 @@
+//! Names of this replica that lost to a peer's: what both replicas already *show* apart is made so
+//! by ordinary changes. Directories are joined entry by entry, equal files become one, and what
+//! differs keeps its conflict name for good.
+
+use crate::errno::{Errno, Result};
+use crate::volume::{State, Volume};
+use lockstep_core::change::RenameTarget;
+use lockstep_core::tree::conflict_name;
+use lockstep_core::{EntryName, NodeId, Op, Place};
+use lockstep_disk::RenameMode;
+
+impl Volume {
+    /// Settles every shadowed name that this replica gave.
+    pub(crate) fn settle_own_shadows(&self) {
+        if self.read_state().replica.own_shadows().is_empty() {
+            return;
+        }
+        let mut state = self.write_state();
+        for (loser, place, shown) in state.replica.own_shadows() {
+            if let Err(error) = self.settle(&mut state, loser, &place, &shown) {
+                tracing::warn!(%loser, %error, "cannot settle a name conflict yet");
+            }
+        }
+        self.mutated(state);
+    }
+
+    fn settle(
+        &self,
+        state: &mut State,
+        loser: NodeId,
+        place: &Place,
+        shown: &EntryName,
+    ) -> Result<()> {
+        let winner = state.child(place.dir, place.name.as_bytes())?;
+        let at = Place { dir: place.dir, name: shown.clone() };
+        self.join(state, loser, &at, winner, &place.name)
+    }
+
+    /// `loser`, shown at `at`, gives way to `winner`, which stands under `name` in some directory.
+    fn join(
+        &self,
+        state: &mut State,
+        loser: NodeId,
+        at: &Place,
+        winner: NodeId,
+        name: &EntryName,
+    ) -> Result<()> {
+        let is_dir =
+            |state: &State, id| state.replica.tree.node(id).is_some_and(|n| n.dir().is_some());
+        if is_dir(state, loser) && is_dir(state, winner) {
+            return self.join_dirs(state, loser, at, winner);
+        }
+        if state.replica.tree.alike(loser, winner) {
+            return self.give_up(state, loser, at, winner);
+        }
+        let winner_dir = state.replica.tree.parent(winner);
+        let aside = match at.dir == winner_dir {
+            true => at.name.clone(),
+            false => self.conflict_name_in(state, winner_dir, name, loser),
+        };
+        self.move_name(state, loser, at, Place { dir: winner_dir, name: aside })
+    }
+
+    fn conflict_name_in(
+        &self,
+        state: &State,
+        dir: NodeId,
+        name: &EntryName,
+        node: NodeId,
+    ) -> EntryName {
+        let mtime = state.replica.tree.node(node).map(|n| n.times.mtime).unwrap_or_default();
+        let host = state.replica.tree.host(node.slot());
+        (0..)
+            .map(|attempt| conflict_name(name, host, mtime, attempt))
+            .find(|c| state.replica.tree.lookup(dir, c.as_bytes()).is_none())
+            .expect("a directory cannot hold every candidate")
+    }
+
+    fn join_dirs(
+        &self,
+        state: &mut State,
+        loser: NodeId,
+        at: &Place,
+        winner: NodeId,
+    ) -> Result<()> {
+        let entries: Vec<(EntryName, NodeId)> =
+            state.replica.tree.node(loser).and_then(|n| n.dir()).map_or(Vec::new(), |d| {
+                d.after(0).map(|(_, name, id)| (name.clone(), id)).collect()
+            });
+        for (name, child) in entries {
+            let from = Place { dir: loser, name: name.clone() };
+            match state.replica.tree.lookup(winner, name.as_bytes()) {
+                None => self.move_name(state, child, &from, Place { dir: winner, name })?,
+                Some(standing) => self.join(state, child, &from, standing, &name)?,
+            }
+        }
+        let path = state.replica.tree.path_in(at.dir, at.name.as_bytes()).ok_or(Errno::NoEntry)?;
+        self.disk.rmdir(&path)?;
+        self.drop_name(state, loser, at)
+    }
+
+    /// The winner is the same file: if its bytes are not here yet, the loser's are.
+    fn give_up(&self, state: &mut State, loser: NodeId, at: &Place, winner: NodeId) -> Result<()> {
+        let tree = &state.replica.tree;
+        let path = tree.path_in(at.dir, at.name.as_bytes()).ok_or(Errno::NoEntry)?;
+        let lends = |id| tree.node(id).and_then(|n| n.file()).is_some_and(|f| f.resident);
+        let open = self.open_files.lock().contains_key(&winner);
+        if lends(loser)
+            && tree.node(winner).and_then(|n| n.file()).is_some()
+            && !lends(winner)
+            && !open
+        {
+            let stands = tree.node(winner).ok_or(Errno::Stale)?;
+            let version = stands.content_version();
+            let (perm, times) = (stands.perm, stands.times);
+            let target = tree.path(winner).ok_or(Errno::Stale)?;
+            self.disk.rename(&path, &target, RenameMode::Replace)?;
+            self.dress(&*self.disk.open(&target)?, perm, times)?;
+            state.replica.tree.content_arrived(winner, version);
+            state.wanted.remove(&winner);
+            self.transfers.cancel(winner);
+        } else {
+            self.disk.unlink(&path)?;
+        }
+        self.drop_name(state, loser, at)
+    }
+
+    fn drop_name(&self, state: &mut State, node: NodeId, at: &Place) -> Result<()> {
+        let (_, name) = state.replica.own_name(at.dir, at.name.as_bytes()).ok_or(Errno::NoEntry)?;
+        let seen = state.replica.seen(node);
+        state.replica.local(Op::Unlink { node, parent: at.dir, name, seen, at: self.now() });
+        self.after_unlink(state, node);
+        self.tell_moved(at);
+        Ok(())
+    }
+
+    /// Moves a name on disk, if it does not stand there already, and in the tree.
+    fn move_name(&self, state: &mut State, node: NodeId, at: &Place, to: Place) -> Result<()> {
+        let tree = &state.replica.tree;
+        let from_path = tree.path_in(at.dir, at.name.as_bytes()).ok_or(Errno::NoEntry)?;
+        let to_path = tree.path_in(to.dir, to.name.as_bytes()).ok_or(Errno::NoEntry)?;
+        if from_path != to_path {
+            self.disk.rename(&from_path, &to_path, RenameMode::NoReplace)?;
+        }
+        let (_, own) = state.replica.own_name(at.dir, at.name.as_bytes()).ok_or(Errno::NoEntry)?;
+        self.tell_moved(at);
+        self.tell_moved(&to);
+        state.replica.local(Op::Rename {
+            node,
+            from: (at.dir, own),
+            to: (to.dir, to.name),
+            target: RenameTarget::Free,
+            at: self.now(),
+        });
+        Ok(())
+    }
+
+    fn tell_moved(&self, place: &Place) {
+        if let Some(cache) = self.cache() {
+            cache.invalidate_entry(place.dir, place.name.as_bytes());
+            cache.invalidate_node(place.dir);
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! One volume: its state, the disk below it, and what is open.
+
+use crate::errno::{Errno, Result};
+use crate::files::{Handle, OpenFile};
+use crate::request::{KernelCache, Stat};
+use crate::signal::{Replacing, Signal};
+use crate::transfer::Transfers;
+use lockstep_core::{Announcements, EntryName, NodeId, Replica, Slot, Timespec, limits};
+use lockstep_disk::state::{StateDb, StateError};
+use lockstep_disk::{Disk, DiskUsage};
+use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Where a volume's first content comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// This replica creates the volume from what the directory holds.
+    Created,
+    /// This replica joins; what the directory holds is merged, the volume's names win.
+    Joining,
+    /// The volume was open here before.
+    Existing,
+}
+
+/// Why a volume could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The state database refused.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The state database holds something this version does not understand.
+    #[error("the volume's state is damaged ({what}); move its state directory aside to rebuild it")]
+    Damaged {
+        /// What did not decode.
+        what: String,
+    },
+    /// The backing directory could not be read.
+    #[error("cannot read the backing directory: {0}; check its permissions and its disk")]
+    Scan(#[from] io::Error),
+}
+
+/// What `lockstep status` tells of a volume.
+#[derive(Clone, Debug, Default)]
+pub struct VolumeStatus {
+    /// Nodes in the tree.
+    pub nodes: u64,
+    /// Files with local writes that are not announced yet.
+    pub unannounced: u64,
+    /// Local changes not numbered yet.
+    pub unnumbered: u64,
+    /// Files whose newest content is not here yet.
+    pub absent: u64,
+    /// Bytes of that content.
+    pub absent_bytes: u64,
+}
+
+/// A volume as its local callers and its pump see it. See the crate's documentation for locks.
+pub struct Volume {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) db: StateDb,
+    /// Drained and not yet written down, in order.
+    pub(crate) committing: Mutex<Vec<lockstep_core::Drained>>,
+    state: RwLock<State>,
+    pub(crate) handles: RwLock<HashMap<u64, Arc<Handle>>>,
+    pub(crate) open_files: Mutex<HashMap<NodeId, Arc<OpenFile>>>,
+    next_handle: AtomicU64,
+    cache: OnceLock<Arc<dyn KernelCache>>,
+    /// Content on its way here.
+    pub transfers: Transfers,
+    /// Raised when there is something to announce, number or ship.
+    pub work: Signal,
+    pub(crate) drained: Condvar,
+    pub(crate) drained_lock: Mutex<()>,
+    pub(crate) replacing: Arc<Replacing>,
+    pub(crate) privileged: bool,
+    pub(crate) started: Instant,
+    pub(crate) log_grown: Signal,
+    pub(crate) closing: AtomicBool,
+}
+
+/// Everything that one mutex guards.
+pub(crate) struct State {
+    pub replica: Replica,
+    pub announce: Announcements,
+    /// Files with content to fetch or to install.
+    pub wanted: BTreeSet<NodeId>,
+    /// New files still open for their first write: their announcement waits a moment.
+    pub held: HashMap<NodeId, u64>,
+    /// When the oldest unnumbered change was made.
+    pub pending_since_ms: Option<u64>,
+    /// Effects of applied changes that the disk has refused so far, in order.
+    pub effects: std::collections::VecDeque<lockstep_core::Effect>,
+    /// Removed files whose bytes a peer may still ask for, by the Lamport time of the removal.
+    pub kept: Vec<(u64, String)>,
+}
+
+impl Volume {
+    /// Opens the volume over `disk` with its state in `db`: reads the state, compares it with the
+    /// backing tree, and takes in what differs as local changes.
+    pub fn start(
+        disk: Arc<dyn Disk>,
+        db: StateDb,
+        slot: Slot,
+        host: &str,
+        origin: Origin,
+    ) -> std::result::Result<Arc<Volume>, OpenError> {
+        let mut replica = crate::commit::load(&db, slot, &*disk)?;
+        replica.tree.name_host(slot, host);
+        let wanted = crate::scan::wanted(&replica);
+        let state = State {
+            replica,
+            announce: Announcements::default(),
+            wanted,
+            held: HashMap::new(),
+            pending_since_ms: None,
+            effects: Default::default(),
+            kept: Vec::new(),
+        };
+        let volume = Arc::new(Volume {
+            disk,
+            db,
+            committing: Mutex::default(),
+            state: RwLock::new(state),
+            handles: RwLock::default(),
+            open_files: Mutex::default(),
+            next_handle: AtomicU64::new(1),
+            cache: OnceLock::new(),
+            transfers: Transfers::default(),
+            work: Signal::default(),
+            drained: Condvar::new(),
+            drained_lock: Mutex::new(()),
+            replacing: Arc::default(),
+            privileged: rustix::process::geteuid().is_root(),
+            started: Instant::now(),
+            log_grown: Signal::default(),
+            closing: AtomicBool::new(false),
+        });
+        volume.scan(origin)?;
+        volume.commit().map_err(|errno| io::Error::from_raw_os_error(errno.raw()))?;
+        volume.queue_wanted();
+        Ok(volume)
+    }
+
+    /// Connects the kernel's caches of the mount. Once.
+    pub fn set_kernel_cache(&self, cache: Arc<dyn KernelCache>) {
+        if self.cache.set(cache).is_err() {
+            tracing::error!("a volume was mounted twice");
+        }
+    }
+
+    pub(crate) fn cache(&self) -> Option<&Arc<dyn KernelCache>> {
+        self.cache.get()
+    }
+
+    /// Runs `done` once the kernel knows of everything applied so far.
+    pub fn after_invalidations(&self, done: Box<dyn FnOnce() + Send>) {
+        match self.cache() {
+            Some(cache) => cache.after(done),
+            None => done(),
+        }
+    }
+
+    pub(crate) fn read_state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read()
+    }
+
+    pub(crate) fn write_state(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write()
+    }
+
+    /// The state for a local mutation: waits while more changes are pending than may be.
+    pub(crate) fn mutate(&self) -> Result<RwLockWriteGuard<'_, State>> {
+        loop {
+            let state = self.state.write();
+            if state.replica.pending_len() < limits::PENDING_CHANGES_MAX {
+                return Ok(state);
+            }
+            drop(state);
+            let mut waiting = self.drained_lock.lock();
+            self.drained.wait_for(&mut waiting, Duration::from_millis(50));
+            if self.closing.load(Ordering::Relaxed) {
+                return Err(Errno::Io);
+            }
+        }
+    }
+
+    /// A local mutation is done: it is pending from now, and the pump hears of it.
+    pub(crate) fn mutated(&self, mut state: RwLockWriteGuard<'_, State>) {
+        state.pending_since_ms.get_or_insert(self.now_ms());
+        drop(state);
+        self.work.raise();
+    }
+
+    pub(crate) fn now(&self) -> Timespec {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timespec { secs: now.as_secs() as i64, nanos: now.subsec_nanos() }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    pub(crate) fn new_handle(&self) -> u64 {
+        self.next_handle.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// `statvfs` of the disk below.
+    pub fn statfs(&self) -> Result<DiskUsage> {
+        Ok(self.disk.statfs()?)
+    }
+
+    /// Tells the volume of a peer before its first session: nothing it lacks is forgotten.
+    pub fn add_peer(&self, slot: Slot, host: &str) {
+        let mut state = self.state.write();
+        state.replica.log.add_peer(slot);
+        state.replica.tree.name_host(slot, host);
+    }
+
+    /// Figures for `status`.
+    pub fn status(&self) -> VolumeStatus {
+        let state = self.state.read();
+        let absent_bytes = state.wanted.iter().filter_map(|id| {
+            let (content, _) = state.replica.tree.node(*id)?.file()?.wanted()?;
+            Some(content.size_bytes)
+        });
+        VolumeStatus {
+            nodes: state.replica.tree.len() as u64,
+            unannounced: state.announce.len() as u64,
+            unnumbered: state.replica.pending_len() as u64,
+            absent: state.wanted.len() as u64,
+            absent_bytes: absent_bytes.sum(),
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn stat(&self, id: NodeId, disk: &dyn Disk) -> Result<Stat> {
+        let node = self.replica.tree.node(id).ok_or(Errno::Stale)?;
+        let blocks = match node.file() {
+            Some(file) if file.live_size_bytes > 0 => self.blocks(id, disk),
+            Some(_) => 0,
+            None => u64::from(node.dir().is_some()) * 8,
+        };
+        Ok(Stat {
+            node: id,
+            kind: node.kind(),
+            perm: node.perm,
+            times: node.times,
+            size_bytes: node.size_bytes(),
+            blocks,
+            nlink: node.nlink(),
+        })
+    }
+
+    fn blocks(&self, id: NodeId, disk: &dyn Disk) -> u64 {
+        let path = self.replica.tree.path(id);
+        path.and_then(|path| disk.stat(&path).ok()).map_or(0, |stat| stat.blocks)
+    }
+
+    pub(crate) fn child(&self, parent: NodeId, name: &[u8]) -> Result<NodeId> {
+        let dir = self.replica.tree.node(parent).ok_or(Errno::Stale)?.dir().ok_or(Errno::NotDir)?;
+        dir.get(name).ok_or(Errno::NoEntry)
+    }
+
+    /// A name that may be created in `parent`, and its path.
+    pub(crate) fn free_name(
+        &self,
+        parent: NodeId,
+        name: &[u8],
+    ) -> Result<(EntryName, std::path::PathBuf)> {
+        let entry = EntryName::new(name)?;
+        let dir = self.replica.tree.node(parent).ok_or(Errno::Stale)?;
+        let entries = dir.dir().ok_or(Errno::NotDir)?;
+        if dir.is_unlinked() {
+            return Err(Errno::NoEntry);
+        }
+        if entries.get(name).is_some() {
+            return Err(Errno::Exists);
+        }
+        if parent == NodeId::ROOT && name == PRIVATE_DIR {
+            return Err(Errno::Perm);
+        }
+        let path = self.replica.tree.path_in(parent, name).ok_or(Errno::NoEntry)?;
+        Ok((entry, path))
+    }
+}
+
+/// The directory at the backing root that belongs to Lockstep; never shown.
+pub(crate) const PRIVATE_DIR: &[u8] = b".lockstep";

@@ -1,0 +1,99 @@
+//! Extended attributes: `user.*` replicates, other namespaces go to the disk below as they are.
+
+use crate::errno::{Errno, Result};
+use crate::volume::Volume;
+use lockstep_core::{Kind, NodeId, Op, limits};
+use lockstep_disk::XattrFlags;
+
+const XATTR_CREATE: i32 = 1;
+const XATTR_REPLACE: i32 = 2;
+/// Attributes of the backing tree that are Lockstep's own.
+const PRIVATE_PREFIX: &[u8] = b"user.lockstep.";
+
+impl Volume {
+    /// Sets an attribute; `flags` as of setxattr(2).
+    pub fn set_xattr(&self, node: NodeId, name: &[u8], value: &[u8], flags: i32) -> Result<()> {
+        if value.len() > limits::XATTR_VALUE_MAX_BYTES {
+            return Err(Errno::Range);
+        }
+        self.change_xattr(node, name, Some(value), flags)
+    }
+
+    /// Removes an attribute.
+    pub fn remove_xattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
+        self.change_xattr(node, name, None, XATTR_REPLACE)
+    }
+
+    fn change_xattr(
+        &self,
+        node: NodeId,
+        name: &[u8],
+        value: Option<&[u8]>,
+        flags: i32,
+    ) -> Result<()> {
+        if name.len() > limits::XATTR_NAME_MAX_BYTES {
+            return Err(Errno::Range);
+        }
+        if name.starts_with(PRIVATE_PREFIX) {
+            return Err(Errno::Perm);
+        }
+        let mut state = self.mutate()?;
+        let stands = state.replica.tree.node(node).ok_or(Errno::Stale)?;
+        let path = state.replica.tree.path(node).ok_or(Errno::NoEntry)?;
+        let replicated = name.starts_with(b"user.");
+        if replicated && !matches!(stands.kind(), Kind::File | Kind::Dir) {
+            return Err(Errno::Perm);
+        }
+        let exists = match replicated {
+            true => stands.xattrs.get(name).is_some_and(|(_, value)| value.is_some()),
+            false => self.disk.get_xattr(&path, name).is_ok(),
+        };
+        match (exists, flags) {
+            (true, XATTR_CREATE) => return Err(Errno::Exists),
+            (false, XATTR_REPLACE) => return Err(Errno::NoData),
+            _ => {}
+        }
+        match value {
+            Some(value) => self.disk.set_xattr(&path, name, value, XattrFlags::Any)?,
+            None => match self.disk.remove_xattr(&path, name).map_err(Errno::from) {
+                Ok(()) => {}
+                Err(Errno::NoData) if replicated => {}
+                Err(error) => return Err(error),
+            },
+        }
+        if replicated {
+            let (name, value) = (name.to_vec(), value.map(<[u8]>::to_vec));
+            state.replica.local(Op::SetXattr { node, name, value, ctime: self.now() });
+            self.mutated(state);
+        }
+        Ok(())
+    }
+
+    /// An attribute's value.
+    pub fn get_xattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>> {
+        let state = self.read_state();
+        let stands = state.replica.tree.node(node).ok_or(Errno::Stale)?;
+        if name.starts_with(b"user.") {
+            let value = stands.xattrs.get(name).and_then(|(_, value)| value.clone());
+            return value.ok_or(Errno::NoData);
+        }
+        let path = state.replica.tree.path(node).ok_or(Errno::NoData)?;
+        Ok(self.disk.get_xattr(&path, name)?)
+    }
+
+    /// The names of all attributes.
+    pub fn list_xattrs(&self, node: NodeId) -> Result<Vec<Vec<u8>>> {
+        let state = self.read_state();
+        let stands = state.replica.tree.node(node).ok_or(Errno::Stale)?;
+        let mut names: Vec<Vec<u8>> = stands
+            .xattrs
+            .iter()
+            .filter(|(_, (_, value))| value.is_some())
+            .map(|(name, _)| name.clone())
+            .collect();
+        let below =
+            state.replica.tree.path(node).and_then(|path| self.disk.list_xattrs(&path).ok());
+        names.extend(below.into_iter().flatten().filter(|name| !name.starts_with(b"user.")));
+        Ok(names)
+    }
+}
