@@ -69,7 +69,7 @@ pub trait Disk: Send + Sync + 'static {
     /// A new regular file, open for reading and writing, with exactly `mode` (no umask).
     fn create(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn DiskFile>>;
     /// An existing regular file, for reading and writing; read-only where writing is refused
-    /// (`EACCES`, `EROFS`, `ETXTBSY`).
+    /// (`EACCES`, `EPERM`, `EROFS`, `ETXTBSY`).
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// A new directory with exactly `mode`.
     fn mkdir(&self, path: &Path, mode: u32) -> io::Result<()>;
@@ -168,7 +168,7 @@ pub trait DiskFile: Send + Sync {
     /// The first such byte at or after `offset`; `ENXIO` if there is none.
     fn seek(&self, offset: u64, what: SeekWhat) -> io::Result<u64>;
     /// Copies up to `len` bytes to another file, sharing blocks where the filesystem can. Returns
-    /// how many: fewer only at the end of this file.
+    /// how many: fewer at the end of this file, or where an error stopped it after some.
     fn copy_range_to(
         &self,
         offset: u64,

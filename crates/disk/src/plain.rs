@@ -184,7 +184,9 @@ fn open_for_writing(
 ) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     match open(flags | OFlags::RDWR) {
-        Err(Errno::ACCESS | Errno::ROFS | Errno::TXTBSY) => open(flags | OFlags::RDONLY),
+        Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY) => {
+            open(flags | OFlags::RDONLY)
+        }
         done => done,
     }
 }

@@ -21,11 +21,14 @@ pub fn run(keep: bool, repo: Option<&str>, output: Output) -> Outcome<()> {
     require_fuse()?;
     let mut stage = Stage::build(&children)?;
     let mut program = Program { output, steps: Vec::new(), began: Instant::now() };
-    program.line(&format!("Lockstep demo: two peers on this machine, in {}\n", stage.dir().display()));
+    program
+        .line(&format!("Lockstep demo: two peers on this machine, in {}\n", stage.dir().display()));
     let outcome = play(&stage, repo, &mut program);
     match (&outcome, keep) {
         (_, true) => program.line(&stage.keep()),
-        (Ok(()), false) => program.step("both daemons stop, mounts and files are removed", || stage.clear())?,
+        (Ok(()), false) => {
+            program.step("both daemons stop, mounts and files are removed", || stage.clear())?
+        }
         (Err(_), false) => stage.clear()?,
     }
     outcome?;
@@ -45,16 +48,20 @@ fn play(stage: &Stage, repo: Option<&str>, program: &mut Program) -> Outcome<()>
     let checks = Checks::new(stage);
     program.step("git clone into A's mount", || checks.clone_on_a(&source))?;
     program.step("lockstep wait: B has all of it, durable and complete", || stage.a().wait())?;
-    program.step("every file's inode and times fit git's index on B as on A", || checks.index_fits())?;
+    program.step("every file's inode and times fit git's index on B as on A", || {
+        checks.index_fits()
+    })?;
     let reads = program.step("git status in B's mount: clean", || checks.status_is_clean())?;
     program.remark(&format!("B's mount answered {reads} read requests meanwhile"));
     program.step("git fsck --full in B's mount: every object is whole", || checks.is_sound())?;
     for (from, to) in [(stage.b(), stage.a()), (stage.a(), stage.b())] {
-        let title = format!("a commit on {}: {}'s git log shows it, both are clean", from.name, to.name);
+        let title =
+            format!("a commit on {}: {}'s git log shows it, both are clean", from.name, to.name);
         let seen = program.step(&title, || checks.commit_travels(from, to))?;
         program.remark(&format!("visible on {} {} after git returned", to.name, shown(seen)));
     }
-    let session = program.step("what lockstep status says of the connection", || stage.a().session())?;
+    let session =
+        program.step("what lockstep status says of the connection", || stage.a().session())?;
     program.remark(&session.describe());
     session.check()
 }
@@ -73,7 +80,8 @@ impl Program {
         let start = Instant::now();
         let outcome = act();
         let took = start.elapsed();
-        self.steps.push(json!({ "step": title, "seconds": took.as_secs_f64(), "ok": outcome.is_ok() }));
+        self.steps
+            .push(json!({ "step": title, "seconds": took.as_secs_f64(), "ok": outcome.is_ok() }));
         self.print(&match &outcome {
             Ok(_) => format!("{:>9}\n", shown(took)),
             Err(_) => "   FAILED\n".to_owned(),
@@ -123,6 +131,10 @@ fn require_git(children: &Children) -> Outcome<()> {
 }
 
 fn require_fuse() -> Outcome<()> {
-    crate::daemon::directory::check_fuse()
-        .map_err(|failure| Failure::failed(failure.message(), "run `modprobe fuse`, or in a container pass /dev/fuse in"))
+    crate::daemon::directory::check_fuse().map_err(|failure| {
+        Failure::failed(
+            failure.message(),
+            "run `modprobe fuse`, or in a container pass /dev/fuse in",
+        )
+    })
 }

@@ -67,6 +67,15 @@ impl Failure {
         &self.message
     }
 
+    /// Everything in one line, for logs, for `status` and for peers.
+    pub fn one_line(&self) -> String {
+        if self.hint.is_empty() {
+            self.message.clone()
+        } else {
+            format!("{}; {}", self.message, self.hint)
+        }
+    }
+
     /// The exit code of a command that ends with this failure.
     pub fn exit_code(&self) -> u8 {
         match self.fault {
@@ -90,7 +99,7 @@ impl fmt::Display for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Failure::failed(format!("{error:#}"), "")
+        Failure::of_sentence(&format!("{error:#}"))
     }
 }
 

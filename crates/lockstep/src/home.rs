@@ -28,10 +28,12 @@ impl Home {
         explicit: Option<&Path>,
         variable: &dyn Fn(&str) -> Option<OsString>,
     ) -> Outcome<Home> {
-        let chosen = explicit.map(PathBuf::from).or_else(|| variable("LOCKSTEP_HOME").map(Into::into));
+        let chosen =
+            explicit.map(PathBuf::from).or_else(|| variable("LOCKSTEP_HOME").map(Into::into));
         if let Some(dir) = chosen {
-            let dir = std::path::absolute(&dir)
-                .map_err(|e| Failure::io("use the home", &dir, &e, "give --home DIR another DIR"))?;
+            let dir = std::path::absolute(&dir).map_err(|e| {
+                Failure::io("use the home", &dir, &e, "give --home DIR another DIR")
+            })?;
             return Ok(Home { state: dir.clone(), config: dir });
         }
         let base = |xdg: &str, below_home: &str| {
@@ -135,10 +137,13 @@ fn create_private(dir: &Path) -> Outcome<()> {
     }
     let found = fs::metadata(dir).map_err(|e| io("look at the home", e))?;
     if !found.is_dir() {
-        return Err(Failure::failed(format!("{} is not a directory", dir.display()), HINT));
+        return Err(Failure::failed(
+            format!("the home {} is not a directory", dir.display()),
+            HINT,
+        ));
     }
     if found.uid() != rustix::process::geteuid().as_raw() {
-        let message = format!("{} belongs to another user", dir.display());
+        let message = format!("the home {} belongs to another user", dir.display());
         return Err(Failure::failed(message, HINT));
     }
     if found.mode() & 0o077 == 0 {
@@ -146,7 +151,8 @@ fn create_private(dir: &Path) -> Outcome<()> {
     }
     let empty = fs::read_dir(dir).map_err(|e| io("read the home", e))?.next().is_none();
     if !empty {
-        let message = format!("{} is open to other users and would hold keys", dir.display());
+        let message =
+            format!("the home {} is open to other users and would hold keys", dir.display());
         let hint = format!("run `chmod 700 {}`, or {HINT}", dir.display());
         return Err(Failure::failed(message, hint));
     }
@@ -154,6 +160,7 @@ fn create_private(dir: &Path) -> Outcome<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

@@ -2,7 +2,7 @@
 
 mod keep;
 
-pub(crate) use keep::{Dialers, Wanted};
+pub(crate) use keep::Dialers;
 
 use crate::greeting::Greeting;
 use crate::http2::{self, Caller};
@@ -57,23 +57,27 @@ impl Dialler {
         Ok(PairGrant::try_from(granted.into_inner())?)
     }
 
-    /// One attempt at a session. Brings it up before it returns.
+    /// One attempt at a session: complete, but not up yet.
     pub(crate) async fn attempt(
         &self,
         peer: PeerId,
         volume: VolumeId,
         addrs: &[SocketAddr],
-    ) -> Result<Arc<Link>> {
+    ) -> Result<Complete> {
         let control = self.reach(peer, addrs, Alpn::Forward(Purpose::Control)).await?;
         let session = Arc::new(Session::new(&control, volume, entropy::number(), true));
-        let mut abandoned = Abandoned(Some(session.clone()));
+        let abandoned = Abandoned(Some(session.clone()));
         let link = Arc::new(self.assemble(&session, control).await?);
-        // A task of its own: once begun, coming up is not cut off half-way.
-        let (peers, up) = (self.peers.clone(), link.clone());
+        Ok(Complete { link, abandoned })
+    }
+
+    /// Brings a complete session up. In a task of its own: once begun, it is not cut off half-way.
+    pub(crate) async fn establish(&self, mut complete: Complete) -> Result<Arc<Link>> {
+        let (peers, up) = (self.peers.clone(), complete.link.clone());
         let established = tokio::spawn(async move { peers.establish(up).await }).await;
         established.map_err(|_| Refusal::Internal("the session failed to start".into()))?;
-        abandoned.0 = None;
-        Ok(link)
+        complete.abandoned.0 = None;
+        Ok(complete.link)
     }
 
     async fn assemble(&self, session: &Arc<Session>, control: Secured) -> Result<Link> {
@@ -150,6 +154,12 @@ impl Dialler {
         }
         Err(all_failed(refusals))
     }
+}
+
+/// A session with all its lanes; closed if it is dropped before it is up.
+pub(crate) struct Complete {
+    link: Arc<Link>,
+    abandoned: Abandoned,
 }
 
 /// Closes the session of an attempt that is given up.

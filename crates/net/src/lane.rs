@@ -19,8 +19,6 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    pub(crate) const ALL: [Purpose; 3] = [Purpose::Control, Purpose::Read, Purpose::Bulk];
-
     pub(crate) fn index(self) -> usize {
         match self {
             Purpose::Control => 0,

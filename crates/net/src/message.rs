@@ -1,7 +1,11 @@
 //! What peers tell each other, in verified types: whatever is here has passed every check.
 
+use crate::limits::MESSAGE_BYTES_MAX;
+use crate::wire;
 use bytes::Bytes;
+use lockstep_core::limits::BATCH_NOTIFICATIONS_MAX;
 use lockstep_core::{Change, Sequence, Slot, VolumeId};
+use prost::Message;
 use std::net::SocketAddr;
 
 /// The protocol that [`Hello::protocol`] names.
@@ -28,6 +32,23 @@ pub struct Batch {
     /// At most [`lockstep_core::limits::BATCH_NOTIFICATIONS_MAX`], encoded at most
     /// [`crate::MESSAGE_BYTES_MAX`].
     pub notifications: Vec<Notification>,
+}
+
+/// What a batch takes beside its notifications, and each of them for its own length, at most.
+const BATCH_FRAME_BYTES: usize = 64;
+
+impl Batch {
+    /// How many of `notifications`, from the front, fit one batch: at least one, unless there are
+    /// none. (Only thousands of extended attributes make it fewer than 64.)
+    pub fn fitting(notifications: &[Notification]) -> usize {
+        let mut room = MESSAGE_BYTES_MAX - BATCH_FRAME_BYTES;
+        let fits = |one: &&Notification| {
+            let bytes = wire::encode_notification(one).encoded_len() + BATCH_FRAME_BYTES;
+            room.checked_sub(bytes).inspect(|left| room = *left).is_some()
+        };
+        let fitting = notifications.iter().take(BATCH_NOTIFICATIONS_MAX).take_while(fits).count();
+        fitting.max(1).min(notifications.len())
+    }
 }
 
 /// Answer to a batch.

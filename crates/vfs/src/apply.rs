@@ -121,7 +121,9 @@ impl Volume {
             return None;
         };
         let file = |id: NodeId| state.replica.tree.node(id).and_then(|n| n.file());
-        let absent = file(*node).is_some_and(|f| !f.resident || f.incoming.is_some());
+        let absent = file(*node)
+            .and_then(|f| f.wanted())
+            .is_some_and(|(_, version)| state.gone.get(node) != Some(&version));
         let replaces_bytes = file(*old).is_some_and(|f| f.resident && f.live_size_bytes > 0);
         (absent && replaces_bytes).then_some(*node)
     }

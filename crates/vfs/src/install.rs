@@ -62,6 +62,20 @@ impl Volume {
         }
     }
 
+    /// After a fetch of `node` at `version` ended: a newer content that came meanwhile is next.
+    pub fn queue_if_wanted(&self, node: NodeId, version: Version) {
+        if self.job(node).is_some_and(|job| job.version != version) {
+            self.transfers.queue(node, false);
+        }
+    }
+
+    /// The peer no longer has this content: a later change says what became of the file, so
+    /// nothing waits for it any more.
+    pub fn content_gone(&self, job: &FetchJob) {
+        self.write_state().gone.insert(job.node, job.version);
+        self.transfers.progressed();
+    }
+
     /// Begins a transfer with a peer's manifest. False if the manifest does not prove itself.
     pub fn begin(&self, job: &FetchJob, manifest: Manifest) -> io::Result<bool> {
         if !verify_manifest(&manifest, &job.content) {

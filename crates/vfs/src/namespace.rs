@@ -250,6 +250,7 @@ impl Volume {
             state.announce.forget(node);
             state.held.remove(&node);
             state.wanted.remove(&node);
+            state.gone.remove(&node);
             self.transfers.cancel(node);
         }
     }

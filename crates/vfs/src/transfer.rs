@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Chunk references remembered for announced contents, so that serving needs no second reading.
@@ -36,6 +36,8 @@ pub struct Transfer {
     /// Name of the temporary file.
     pub(crate) temp: String,
     plan: Mutex<Option<Plan>>,
+    /// Whether a background fetch works on it.
+    claimed: AtomicBool,
 }
 
 struct Plan {
@@ -63,7 +65,17 @@ pub struct Run {
 impl Transfer {
     fn new(node: NodeId, content: ContentRef) -> Self {
         let temp = crate::serve::kept_name(node, &content);
-        Transfer { content, temp, plan: Mutex::new(None) }
+        Transfer { content, temp, plan: Mutex::new(None), claimed: AtomicBool::new(false) }
+    }
+
+    /// Takes the transfer for one background fetch. False if another has it.
+    pub fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::AcqRel)
+    }
+
+    /// The fetch that claimed it has ended.
+    pub fn release(&self) {
+        self.claimed.store(false, Ordering::Release);
     }
 
     /// Whether the chunks are known.
@@ -264,7 +276,8 @@ impl Transfers {
         self.changed.notify_all();
     }
 
-    pub(crate) fn wait_progress(&self, timeout: Duration) {
+    /// Waits until something arrived or went, at most `timeout`.
+    pub fn wait_progress(&self, timeout: Duration) {
         let mut queues = self.queues.lock();
         self.changed.wait_for(&mut queues, timeout);
     }

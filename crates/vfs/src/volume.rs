@@ -88,6 +88,8 @@ pub(crate) struct State {
     pub announce: Announcements,
     /// Files with content to fetch or to install.
     pub wanted: BTreeSet<NodeId>,
+    /// Contents that no peer has any more: their successors are on the way.
+    pub gone: HashMap<NodeId, lockstep_core::Version>,
     /// New files still open for their first write: their announcement waits a moment.
     pub held: HashMap<NodeId, u64>,
     /// When the oldest unnumbered change was made.
@@ -115,6 +117,7 @@ impl Volume {
             replica,
             announce: Announcements::default(),
             wanted,
+            gone: HashMap::new(),
             held: HashMap::new(),
             pending_since_ms: None,
             effects: Default::default(),

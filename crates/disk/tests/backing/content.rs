@@ -1,5 +1,6 @@
 //! Open files.
 
+use crate::without_fd::WithoutFd;
 use crate::{Backing, errno};
 use lockstep_core::Timespec;
 use lockstep_disk::{AllocateMode, Disk, DiskFile, SeekWhat};
@@ -132,57 +133,9 @@ fn a_range_overlapping_itself_is_refused_as_the_kernel_does() {
 
 #[test]
 fn a_file_without_a_descriptor_is_copied_to_through_memory() {
-    struct Hidden(Arc<dyn DiskFile>);
-    impl DiskFile for Hidden {
-        fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
-            self.0.read_at(buf, offset)
-        }
-        fn write_all_at(&self, content: &[u8], offset: u64) -> std::io::Result<()> {
-            self.0.write_all_at(content, offset)
-        }
-        fn set_len(&self, len: u64) -> std::io::Result<()> {
-            self.0.set_len(len)
-        }
-        fn sync_data(&self) -> std::io::Result<()> {
-            self.0.sync_data()
-        }
-        fn sync_all(&self) -> std::io::Result<()> {
-            self.0.sync_all()
-        }
-        fn stat(&self) -> std::io::Result<lockstep_disk::BackingStat> {
-            self.0.stat()
-        }
-        fn allocate(&self, mode: AllocateMode, offset: u64, len: u64) -> std::io::Result<()> {
-            self.0.allocate(mode, offset, len)
-        }
-        fn seek(&self, offset: u64, what: SeekWhat) -> std::io::Result<u64> {
-            self.0.seek(offset, what)
-        }
-        fn copy_range_to(
-            &self,
-            offset: u64,
-            to: &dyn DiskFile,
-            to_offset: u64,
-            len: u64,
-        ) -> std::io::Result<u64> {
-            self.0.copy_range_to(offset, to, to_offset, len)
-        }
-        fn set_mode(&self, mode: u32) -> std::io::Result<()> {
-            self.0.set_mode(mode)
-        }
-        fn set_owner(&self, uid: u32, gid: u32) -> std::io::Result<()> {
-            self.0.set_owner(uid, gid)
-        }
-        fn set_times(&self, atime: Timespec, mtime: Timespec) -> std::io::Result<()> {
-            self.0.set_times(atime, mtime)
-        }
-        fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-            None
-        }
-    }
     let tree = Backing::new();
     let from = filled(&tree, "from", 130);
-    let to = Hidden(tree.disk.create(Path::new("to"), 0o644).unwrap());
+    let to = WithoutFd(tree.disk.create(Path::new("to"), 0o644).unwrap());
     assert_eq!(from.copy_range_to(0, &to, 0, u64::MAX).unwrap(), 130 * BLOCK);
     assert_eq!(blocks(&to), blocks(&*from));
 }

@@ -8,6 +8,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Every operation on `path`, by name.
@@ -97,6 +99,39 @@ fn a_symlink_at_the_end_is_never_opened_or_written_through() {
     assert_eq!(tree.read("link"), b"new");
     assert_eq!(fs::read(&secret).unwrap(), b"untouched");
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn swapping_a_directory_for_a_symlink_meanwhile_gains_nothing() {
+    let outside = TempDir::new().unwrap();
+    let tree = Backing::new();
+    fs::create_dir(tree.outside("way")).unwrap();
+    symlink(outside.path(), tree.outside("trap")).unwrap();
+    let done = AtomicBool::new(false);
+    let (mut passed, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let (way, trap) = (Path::new("way"), Path::new("trap"));
+                tree.disk.rename(way, trap, RenameMode::Exchange).unwrap();
+            }
+        });
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while (passed < 200 || refused < 200) && Instant::now() < deadline {
+            match tree.disk.create(Path::new("way/file"), 0o644) {
+                Ok(_) => passed += 1,
+                Err(_) => refused += 1,
+            }
+            let _ = tree.disk.mkdir(Path::new("way/dir"), 0o755);
+            let _ = tree.disk.unlink(Path::new("way/file"));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(
+        passed >= 200 && refused >= 200,
+        "both must be met: {passed} passed, {refused} refused"
+    );
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 
 #[test]

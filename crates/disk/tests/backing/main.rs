@@ -7,6 +7,7 @@ mod escape;
 mod mounted;
 mod opening;
 mod private;
+mod without_fd;
 mod xattrs;
 
 use lockstep_disk::{Disk, PlainDisk};

@@ -15,7 +15,7 @@ fn filled() -> TempDir {
         let nodes = vec![(NodeId(n), Some(vec![n as u8; 100_000]))];
         db.commit(&StateBatch { nodes, ..Default::default() }).unwrap();
     }
-    for n in 1..=10 {
+    for n in 101..=110 {
         db.commit(&numbered(n)).unwrap();
     }
     dir

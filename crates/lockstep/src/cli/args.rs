@@ -12,7 +12,9 @@ use std::path::PathBuf;
 #[derive(Parser, Debug)]
 #[command(name = "lockstep", version, max_term_width = 100)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage. `lockstep demo` shows it all on one machine.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage. `lockstep demo` shows it all on one machine."
+)]
 pub struct Cli {
     /// Keep keys and state in DIR, so that several peers can run on one machine [default:
     /// $LOCKSTEP_HOME, else the XDG state and config directories]
@@ -141,6 +143,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use clap::CommandFactory;

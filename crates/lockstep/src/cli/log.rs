@@ -105,6 +105,7 @@ impl Write for Line {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use std::os::unix::net::UnixStream;

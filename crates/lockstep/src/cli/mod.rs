@@ -189,12 +189,14 @@ fn absolute(path: &Path) -> Outcome<PathBuf> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
     #[test]
     fn a_start_that_leaves_a_volume_behind_fails_and_names_it() {
-        let fine = json!({"volumes": [{"name": "a", "open": true, "mounted": false, "mount": null}]});
+        let fine =
+            json!({"volumes": [{"name": "a", "open": true, "mounted": false, "mount": null}]});
         assert!(troubled(&fine).is_none());
         let broken = json!({"volumes": [
             {"name": "a", "open": true, "mounted": false, "mount": "/m", "problems": ["no /dev/fuse"]},

@@ -44,9 +44,9 @@ pub fn unmounted(answer: &Value) -> String {
 
 /// What `wait` says.
 pub fn waited(answer: &Value) -> String {
-    let left_out = answer["volumes"]
-        .as_array()
-        .is_some_and(|all| all.iter().any(|v| v["disconnected"].as_array().is_some_and(|d| !d.is_empty())));
+    let left_out = answer["volumes"].as_array().is_some_and(|all| {
+        all.iter().any(|v| v["disconnected"].as_array().is_some_and(|d| !d.is_empty()))
+    });
     let who = if left_out { "Connected peers have" } else { "Both sides have" };
     format!("{who} everything.\n")
 }

@@ -45,6 +45,7 @@ impl SocketAddress {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use std::os::unix::net::{UnixListener, UnixStream};

@@ -93,6 +93,7 @@ async fn respond(line: &str, answer: &Answer) -> Outcome<Value> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use crate::control::caller;

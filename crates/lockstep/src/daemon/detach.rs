@@ -14,9 +14,8 @@ pub fn detach(command: &mut Command) {
         rustix::process::setsid()?;
         // SAFETY: a system call on numbers; marking descriptors close-on-exec closes none of those
         // that other code of this process still uses before the exec.
-        let marked = unsafe {
-            libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
-        };
+        let marked =
+            unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
         // Kernels before 5.11 lack it; the daemon then merely inherits what the command had open.
         let _ = marked;
         Ok(())

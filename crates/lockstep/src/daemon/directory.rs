@@ -117,16 +117,30 @@ impl Surveyor<'_> {
                     (_, _, true) => "holds a shared directory",
                     _ => continue,
                 };
-                let message =
-                    format!("{} {how}: volume \"{}\" is at {}", dir.display(), record.name, theirs.display());
-                let hint = format!("choose another directory, or invite to that one: lockstep invite {}", record.name);
+                let message = format!(
+                    "{} {how}: volume \"{}\" is at {}",
+                    dir.display(),
+                    record.name,
+                    theirs.display()
+                );
+                let hint = format!(
+                    "choose another directory, or invite to that one: lockstep invite {}",
+                    record.name
+                );
                 return Err(Failure::failed(message, hint));
             }
         }
         for ours in self.home.dirs().map(|home| fs::canonicalize(home).unwrap_or(home.into())) {
             if ours.starts_with(dir) || dir.starts_with(&ours) {
-                let message = format!("{} and the home {} overlap: keys and state must not be shared", dir.display(), ours.display());
-                return Err(Failure::failed(message, "share another directory, or move the home with --home DIR"));
+                let message = format!(
+                    "{} and the home {} overlap: keys and state must not be shared",
+                    dir.display(),
+                    ours.display()
+                );
+                return Err(Failure::failed(
+                    message,
+                    "share another directory, or move the home with --home DIR",
+                ));
             }
         }
         Ok(())
@@ -141,7 +155,12 @@ impl Surveyor<'_> {
             .collect();
         for step in missing.into_iter().rev() {
             DirBuilder::new().mode(self.dir_mode).create(&step).map_err(|e| {
-                Failure::io("create the directory", &step, &e, "create it yourself, or choose another")
+                Failure::io(
+                    "create the directory",
+                    &step,
+                    &e,
+                    "create it yourself, or choose another",
+                )
             })?;
             undo.push(move || drop(fs::remove_dir(step)));
         }
@@ -209,7 +228,8 @@ fn check_not_foreign(dir: &Path) -> Outcome<()> {
 }
 
 fn mounted_at(dir: &Path) -> Outcome<Option<MountKind>> {
-    fuse::mount_at(dir).map_err(|e| Failure::failed(format!("cannot list mounts: {e}"), "mount /proc"))
+    fuse::mount_at(dir)
+        .map_err(|e| Failure::failed(format!("cannot list mounts: {e}"), "mount /proc"))
 }
 
 fn is_foreign(fstype: &str) -> bool {
@@ -230,7 +250,9 @@ pub fn check_fuse() -> Outcome<()> {
     let opened = fs::OpenOptions::new().read(true).write(true).open(device);
     opened.map(drop).map_err(|e| {
         let hint = match e.kind() {
-            io::ErrorKind::NotFound => "load it with `modprobe fuse` (in a container: pass the device in)",
+            io::ErrorKind::NotFound => {
+                "load it with `modprobe fuse` (in a container: pass the device in)"
+            }
             io::ErrorKind::PermissionDenied => "ask an administrator to run `chmod 666 /dev/fuse`",
             _ => "install fuse3 and load its module with `modprobe fuse`",
         };
@@ -240,6 +262,7 @@ pub fn check_fuse() -> Outcome<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
@@ -251,7 +274,8 @@ mod tests {
 
     impl Ground {
         fn new(name: &str) -> Self {
-            let root = std::env::temp_dir().join(format!("lockstep-site-{name}-{}", std::process::id()));
+            let root =
+                std::env::temp_dir().join(format!("lockstep-site-{name}-{}", std::process::id()));
             for dir in ["home", "dir/inner", "mnt"] {
                 fs::create_dir_all(root.join(dir)).unwrap();
             }

@@ -36,7 +36,6 @@ pub struct Hosted {
     open: Mutex<Option<Opened>>,
     mounted: Mutex<Option<Mounted>>,
     troubles: Mutex<BTreeMap<Trouble, String>>,
-    /// When a peer was last expected to connect by itself.
     expecting_since: Mutex<Instant>,
 }
 
@@ -83,9 +82,14 @@ impl Hosted {
         self.mounted.lock().as_ref().map(Mounted::requests).unwrap_or_default()
     }
 
-    /// When a peer was last expected to connect by itself: at the opening, or when it joined.
+    /// Since when a peer is expected to connect: the opening, its joining, or the last session's end.
     pub fn expecting_since(&self) -> Instant {
         *self.expecting_since.lock()
+    }
+
+    /// From now on a peer may be expected to connect by itself.
+    pub fn expect_peer(&self) {
+        *self.expecting_since.lock() = Instant::now();
     }
 
     /// What is wrong with it.
@@ -105,7 +109,7 @@ impl Hosted {
             Ok(_) => drop(troubles.remove(&trouble)),
             Err(failure) => {
                 tracing::warn!(volume = %self.id, ?trouble, "{}", failure.message());
-                troubles.insert(trouble, failure.to_string().replace('\n', ";"));
+                troubles.insert(trouble, failure.one_line());
             }
         }
         outcome
@@ -127,7 +131,7 @@ impl Hosted {
             pump.add_peer(peer.id, peer.slot, &peer.name);
         }
         *self.open.lock() = Some(Opened { pump, _owner: owner });
-        *self.expecting_since.lock() = Instant::now();
+        self.expect_peer();
         tracing::info!(volume = %self.id, "volume opened");
         Ok(true)
     }
@@ -143,7 +147,8 @@ impl Hosted {
         if point != record.backing {
             clear_stale(&point)?;
         }
-        let fresh = fuse::mount(Arc::clone(pump.volume()), &record.name, &point).map_err(refused)?;
+        let fresh =
+            fuse::mount(Arc::clone(pump.volume()), &record.name, &point).map_err(refused)?;
         *self.mounted.lock() = Some(fresh);
         tracing::info!(volume = %self.id, "volume mounted");
         Ok(())
@@ -181,7 +186,7 @@ impl Hosted {
         changed.save(home)?;
         *record = changed;
         pump.add_peer(peer, slot, host);
-        *self.expecting_since.lock() = Instant::now();
+        self.expect_peer();
         tracing::info!(volume = %self.id, slot = slot.0, "a peer joined");
         Ok(slot)
     }
@@ -194,12 +199,15 @@ impl Hosted {
     /// Whether `peer` may join, or join again.
     pub fn has_room_for(&self, peer: Option<PeerId>) -> Outcome<()> {
         let record = self.record.lock();
-        let others = record.peers.iter().filter(|known| Some(known.id) != peer);
-        let Some(other) = others.last().filter(|_| record.peers.len() >= PEERS_MAX) else {
+        let mut others = record.peers.iter().filter(|known| Some(known.id) != peer);
+        let Some(other) = others.nth(PEERS_MAX - 1) else {
             return Ok(());
         };
         Err(Failure::failed(
-            format!("\"{}\" is already shared with {}: Lockstep joins two machines so far", record.name, other.name),
+            format!(
+                "\"{}\" is already shared with {}: Lockstep joins two machines so far",
+                record.name, other.name
+            ),
             "share another directory with a further machine",
         ))
     }

@@ -10,7 +10,7 @@ use crate::control::Place;
 use crate::errors::{Failure, Outcome};
 use crate::pump::Fresh;
 use lockstep_core::Slot;
-use lockstep_net::{Invite, PairGrant};
+use lockstep_net::{Invite, InviteCodeError, PairGrant, Refusal};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,9 +22,11 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// The invite in `code`.
 pub fn parse(code: &str) -> Outcome<Invite> {
-    code.trim().parse().map_err(|e| {
-        let hint = "copy the whole code that `lockstep share` or `lockstep invite` printed";
-        Failure::usage(format!("cannot join with this code: {e}"), hint)
+    code.trim().parse().map_err(|e: InviteCodeError| {
+        let text = e.to_string();
+        let parts = text.rsplit_once("; ").or_else(|| text.rsplit_once(": "));
+        let (message, hint) = parts.unwrap_or((&text, "ask for a new code"));
+        Failure::usage(format!("cannot join: {message}"), hint)
     })
 }
 
@@ -39,9 +41,8 @@ pub fn join(daemon: &Daemon, code: &str, dir: &Path, place: &Place) -> Outcome<V
     let listen = place.listen.map(|address| daemon.listen(address)).transpose()?;
     let grant = pair(daemon, &invite, listen)?;
     let record = record(daemon, &invite, &grant, &site, listen);
-    let volume = establish(daemon, record, Fresh::Joining, &mut undo).map_err(|failure| {
-        failure.advise("then ask for a new code: this one is used up")
-    })?;
+    let volume = establish(daemon, record, Fresh::Joining, &mut undo)
+        .map_err(|failure| failure.advise("then ask for a new code: this one is used up"))?;
     undo.forget();
     let record = volume.record();
     daemon.dial(&record);
@@ -55,8 +56,15 @@ pub fn join(daemon: &Daemon, code: &str, dir: &Path, place: &Place) -> Outcome<V
 fn refuse_own(daemon: &Daemon, invite: &Invite) -> Outcome<()> {
     if let Some(known) = daemon.volumes.get(invite.volume) {
         let record = known.record();
-        let message = format!("this home already has the volume \"{}\", at {}", record.name, record.backing.display());
-        return Err(Failure::failed(message, "run `lockstep join` on another machine, or with another --home"));
+        let message = format!(
+            "this home already has the volume \"{}\", at {}",
+            record.name,
+            record.backing.display()
+        );
+        return Err(Failure::failed(
+            message,
+            "run `lockstep join` on another machine, or with another --home",
+        ));
     }
     if invite.peer == daemon.me {
         let message = "this invite comes from this very home, which no longer has the volume";
@@ -68,12 +76,16 @@ fn refuse_own(daemon: &Daemon, invite: &Invite) -> Outcome<()> {
 fn pair(daemon: &Daemon, invite: &Invite, listen: Option<SocketAddr>) -> Outcome<PairGrant> {
     let host = config::host_name(&daemon.home);
     let listen = listen.into_iter().collect();
-    daemon.runtime.block_on(daemon.net.pair(invite, host, listen)).map_err(|refusal| {
-        Failure::failed(
-            format!("cannot join \"{}\": {refusal}", invite.volume_name.escape_debug()),
-            "see that the other side's daemon runs (lockstep status) and that this machine reaches it; \
-             for a new code run `lockstep invite` there",
-        )
+    let paired = daemon.runtime.block_on(daemon.net.pair(invite, host, listen));
+    paired.map_err(|refusal| {
+        let message = format!("cannot join \"{}\": {refusal}", invite.volume_name.escape_debug());
+        let hint = match refusal {
+            Refusal::Unreachable(_) => {
+                "see that the other side's daemon runs (lockstep status) and that this machine reaches it"
+            }
+            _ => "look at `lockstep status` on the other side; `lockstep invite` there prints a new code",
+        };
+        Failure::failed(message, hint)
     })
 }
 
@@ -106,8 +118,8 @@ fn free_name(daemon: &Daemon, theirs: &str, invite: &Invite) -> String {
         Ok(()) => theirs.to_owned(),
         Err(_) => invite.volume.to_string()[..8].to_owned(),
     };
-    let mut candidates = std::iter::once(wanted.clone())
-        .chain((2..).map(|number| format!("{wanted}-{number}")));
+    let mut candidates =
+        std::iter::once(wanted.clone()).chain((2..).map(|number| format!("{wanted}-{number}")));
     candidates.find(|name| !is_taken(daemon, name)).expect("numbers do not end before volumes do")
 }
 

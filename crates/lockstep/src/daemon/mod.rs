@@ -50,6 +50,8 @@ use volumes::Volumes;
 
 /// How long after a failure an address is tried again.
 const LISTEN_RETRY: Duration = Duration::from_secs(3);
+/// How long a stop waits for a command that is opening or joining a volume.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Everything a command may need.
 pub struct Daemon {
@@ -71,7 +73,7 @@ pub struct Daemon {
 impl Daemon {
     /// Loads keys and records; opens nothing yet.
     pub fn assemble(home: &Home, runtime: &Handle, dir_mode: u32) -> Outcome<Arc<Self>> {
-        let told = |e: &dyn std::error::Error| Failure::failed(e.to_string(), "");
+        let told = |e: &dyn std::error::Error| Failure::of_sentence(&e.to_string());
         let identity = Identity::load_or_create(&home.identity_key()).map_err(|e| told(&e))?;
         let me = identity.peer_id();
         let invites = Arc::new(InviteBook::open(&home.invites()).map_err(|e| told(&e))?);
@@ -169,7 +171,6 @@ impl Daemon {
     }
 
     fn dial(&self, record: &VolumeRecord) {
-        let _inside = self.runtime.enter();
         for peer in record.peers.iter().filter(|peer| !peer.addrs.is_empty()) {
             self.net.dial(peer.id, record.id, peer.addrs.clone());
         }
@@ -177,7 +178,7 @@ impl Daemon {
 
     fn listen(&self, address: SocketAddr) -> Outcome<SocketAddr> {
         let bound = self.runtime.block_on(self.net.listen(address));
-        bound.map_err(|e| Failure::failed(e.to_string(), ""))
+        bound.map_err(|e| Failure::of_sentence(&e.to_string()))
     }
 
     /// Tries again where an address was taken by somebody else at the start.
@@ -203,17 +204,21 @@ impl Daemon {
         Ok(json!({ "volume": record.name, "mount": record.mount, "unmounted": unmounted }))
     }
 
-    /// Flushes, unmounts, closes sessions.
+    /// Unmounts, closes sessions, flushes.
     fn shut_down(&self) {
-        let _changing = self.changing.try_lock_for(Duration::from_secs(20));
+        let _changing = self.changing.try_lock_for(CHANGE_DEADLINE);
         let all = self.volumes.all();
+        std::thread::scope(|threads| {
+            for volume in &all {
+                threads.spawn(|| volume.note(Trouble::Mount, volume.unmount()));
+            }
+        });
+        self.runtime.block_on(self.net.shutdown());
         std::thread::scope(|threads| {
             for volume in &all {
                 threads.spawn(|| volume.close());
             }
         });
-        let _inside = self.runtime.enter();
-        self.net.shutdown();
     }
 }
 

@@ -111,13 +111,15 @@ fn write(file: &mut File, label: &Label) -> io::Result<()> {
 
 fn taken(backing: &Path, label: Option<&Label>, running: bool) -> Failure {
     let dir = backing.display();
-    let whose = label.map_or_else(|| "another home".into(), |l| format!("the home {}", l.home.display()));
+    let whose =
+        label.map_or_else(|| "another home".into(), |l| format!("the home {}", l.home.display()));
     let now = if running { ", whose daemon has it open" } else { "" };
     let hint = "share another directory, or use that home with --home";
     Failure::failed(format!("{dir} is already shared by {whose}{now}"), hint)
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use lockstep_core::Slot;

@@ -7,26 +7,19 @@ use serde_json::{Map, Value, json};
 
 /// The state of the whole daemon.
 pub fn report(daemon: &Daemon) -> Value {
-    let volumes: Vec<Value> = daemon.volumes.all().iter().map(|volume| one(volume)).collect();
-    let mut listen: Vec<String> = daemon
-        .volumes
-        .all()
-        .iter()
-        .filter_map(|volume| Some(volume.record().listen?.to_string()))
-        .collect();
-    listen.sort();
-    listen.dedup();
+    let volumes: Vec<Value> =
+        daemon.volumes.all().iter().map(|volume| one(daemon, volume)).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "home": daemon.home.dir(),
         "id": daemon.me.to_string(),
-        "listen": listen,
+        "listen": daemon.net.listening(),
         "volumes": volumes,
     })
 }
 
-fn one(volume: &Hosted) -> Value {
+fn one(daemon: &Daemon, volume: &Hosted) -> Value {
     let record = volume.record();
     let status = volume.pump().map(|pump| pump.status());
     let mut problems = volume.troubles();
@@ -45,7 +38,7 @@ fn one(volume: &Hosted) -> Value {
         "mounted": volume.is_mounted(),
         "open": is_open,
         "listen": record.listen,
-        "peers": peers.iter().map(peer).collect::<Vec<_>>(),
+        "peers": peers.iter().map(|p| peer(daemon, volume, p)).collect::<Vec<_>>(),
         "pending_changes": pending_changes,
         "pending_bytes": pending_bytes,
         "problems": problems,
@@ -54,7 +47,9 @@ fn one(volume: &Hosted) -> Value {
     })
 }
 
-fn peer(peer: &PeerStatus) -> Value {
+fn peer(daemon: &Daemon, volume: &Hosted, peer: &PeerStatus) -> Value {
+    let unreached = || daemon.net.dial_problem(peer.id, volume.id()).map(|why| why.to_string());
+    let problem = peer.problem.clone().or_else(|| if peer.connected { None } else { unreached() });
     json!({
         "id": peer.id.to_string(),
         "name": peer.name,
@@ -63,7 +58,7 @@ fn peer(peer: &PeerStatus) -> Value {
         "kex": peer.kex,
         "pending_changes": peer.pending_changes,
         "pending_bytes": peer.pending_bytes,
-        "problem": peer.problem,
+        "problem": problem,
     })
 }
 

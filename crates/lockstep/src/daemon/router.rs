@@ -2,8 +2,8 @@
 //! ask, which is to join with an invite.
 
 use super::config::host_name;
-use super::volumes::Volumes;
 use super::now_unix_secs;
+use super::volumes::Volumes;
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::pump::Pump;
@@ -32,7 +32,9 @@ impl Router {
     fn pump(&self, volume: VolumeId) -> Result<Arc<Pump>> {
         let hosted = self.volumes.get(volume).ok_or(Refusal::UnknownVolume)?;
         hosted.pump().ok_or_else(|| {
-            Refusal::Busy("the peer has not opened the volume: `lockstep status` there says why".into())
+            Refusal::Busy(
+                "the peer has not opened the volume: `lockstep status` there says why".into(),
+            )
         })
     }
 }
@@ -49,15 +51,17 @@ impl PeerService for Router {
             let why = "this is the home that shares the volume: join with another --home";
             return Err(Refusal::Invalid(why.into()));
         }
-        let refused = |failure: Failure| Refusal::Unauthorized(failure.to_string());
+        let refused = |failure: Failure| Refusal::Unauthorized(failure.one_line());
+        self.invites.redeem(request.volume, &request.secret, now_unix_secs()).map_err(
+            |refusal| {
+                tracing::warn!(volume = %request.volume, %refusal, "an invite was refused");
+                Refusal::Unauthorized(refusal.to_string())
+            },
+        )?;
         volume.has_room_for(Some(peer)).map_err(refused)?;
-        self.invites.redeem(request.volume, &request.secret, now_unix_secs()).map_err(|refusal| {
-            tracing::warn!(volume = %request.volume, %refusal, "an invite was refused");
-            Refusal::Unauthorized(refusal.to_string())
-        })?;
         let your_slot = volume
             .admit(&self.home, peer, &request.host)
-            .map_err(|failure| Refusal::Internal(failure.to_string()))?;
+            .map_err(|failure| Refusal::Internal(failure.one_line()))?;
         let record = volume.record();
         Ok(PairGrant {
             volume_name: record.name,
@@ -127,6 +131,9 @@ impl PeerService for Router {
     }
 
     fn session_down(&self, peer: PeerId, volume: VolumeId, session: u64, reason: &str) {
+        if let Some(hosted) = self.volumes.get(volume) {
+            hosted.expect_peer();
+        }
         if let Ok(pump) = self.pump(volume) {
             pump.session_down(peer, session, reason);
         }

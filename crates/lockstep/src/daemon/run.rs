@@ -18,11 +18,7 @@ const TASKS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Runs the daemon of `home` until it is stopped. With `first`, a command given with
 /// `--foreground`: carries it out, hands the outcome to `told`, and ends if it failed.
-pub fn run(
-    home: &Home,
-    first: Option<Request>,
-    told: impl FnOnce(&Outcome<Value>),
-) -> Outcome<()> {
+pub fn run(home: &Home, first: Option<Request>, told: impl FnOnce(&Outcome<Value>)) -> Outcome<()> {
     home.create()?;
     let lock = HomeLock::take(home)?;
     log::start();

@@ -146,9 +146,10 @@ pub fn usual_listener(daemon: &Daemon) -> Outcome<SocketAddr> {
 
 fn issue(daemon: &Daemon, volume: &Hosted, listen: SocketAddr) -> Outcome<String> {
     let now = now_unix_secs();
-    let secret = daemon.invites.issue(volume.id(), now, INVITE_TTL).map_err(|e| {
-        Failure::failed(format!("cannot issue an invite: {e}"), "")
-    })?;
+    let secret = daemon
+        .invites
+        .issue(volume.id(), now, INVITE_TTL)
+        .map_err(|e| Failure::failed(format!("cannot issue an invite: {e}"), ""))?;
     let invite = Invite {
         volume: volume.id(),
         volume_name: volume.record().name,

@@ -41,9 +41,8 @@ impl Volumes {
         if let Some((named, _)) = all.iter().find(|(_, name)| name == meant) {
             return Ok(Arc::clone(named));
         }
-        let mut matching = all
-            .iter()
-            .filter(|(v, _)| !meant.is_empty() && v.id().to_string().starts_with(meant));
+        let mut matching =
+            all.iter().filter(|(v, _)| !meant.is_empty() && v.id().to_string().starts_with(meant));
         match (matching.next(), matching.next()) {
             (Some((volume, _)), None) => Ok(Arc::clone(volume)),
             (Some(_), Some(_)) => Err(Failure::failed(

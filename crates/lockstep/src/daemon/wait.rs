@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A peer that has just joined, or that was expected when the daemon started, gets this long to
-/// connect before `wait` goes on without it.
+/// A peer that has just joined or just lost its session, or that a daemon just started expects, gets
+/// this long to connect before `wait` goes on without it.
 const CONNECT_GRACE: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -31,7 +31,10 @@ pub fn wait(daemon: &Daemon, timeout: Duration) -> Outcome<Value> {
         .collect();
     if !missing.is_empty() {
         let message = format!("not everything arrived in time: {}", missing.join("; "));
-        return Err(Failure::failed(message, "wait longer with --timeout S, or see `lockstep status`"));
+        return Err(Failure::failed(
+            message,
+            "wait longer with --timeout S, or see `lockstep status`",
+        ));
     }
     let absent: Vec<(String, Vec<String>)> =
         outcomes.into_iter().map(|(name, outcome)| (name, outcome.unwrap_or_default())).collect();
@@ -56,7 +59,8 @@ fn wait_for(volume: &Arc<Hosted>, deadline: Instant) -> Result<Vec<String>, Stri
 }
 
 fn per_volume(absent: &[(String, Vec<String>)]) -> Vec<Value> {
-    let line = |(name, peers): &(String, Vec<String>)| json!({ "name": name, "disconnected": peers });
+    let line =
+        |(name, peers): &(String, Vec<String>)| json!({ "name": name, "disconnected": peers });
     absent.iter().map(line).collect()
 }
 

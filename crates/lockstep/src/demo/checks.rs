@@ -61,7 +61,11 @@ impl<'s> Checks<'s> {
         }
         let dirty = self.git(self.stage.b(), &["diff-files", "--name-only"])?;
         let count = dirty.lines().count();
-        if count > 0 { Err(broken(&format!("{count} files look changed to git on B"))) } else { Ok(()) }
+        if count > 0 {
+            Err(broken(&format!("{count} files look changed to git on B")))
+        } else {
+            Ok(())
+        }
     }
 
     /// `git status` finds nothing on B; how many reads B's mount answered meanwhile.
@@ -142,5 +146,8 @@ fn repository(peer: &Peer) -> PathBuf {
 }
 
 fn broken(what: &str) -> Failure {
-    Failure::failed(what, "this is a fault of Lockstep: please report it, with both daemon.log files (--keep leaves them)")
+    Failure::failed(
+        what,
+        "this is a fault of Lockstep: please report it, with both daemon.log files (--keep leaves them)",
+    )
 }

@@ -56,7 +56,12 @@ impl Stage {
         let stage = Stage { dir, peers, children: children.clone(), cleared: false };
         for peer in &stage.peers {
             fs::create_dir_all(&peer.backing).map_err(|e| {
-                Failure::io("create", &peer.backing, &e, "make room, or set TMPDIR to another place")
+                Failure::io(
+                    "create",
+                    &peer.backing,
+                    &e,
+                    "make room, or set TMPDIR to another place",
+                )
             })?;
         }
         Ok(stage)
@@ -102,7 +107,9 @@ impl Stage {
         for peer in &self.peers {
             undisturbed.output(peer.lockstep().arg("stop"))?;
         }
-        if let Some(left) = self.peers.iter().find(|p| matches!(fuse::mount_at(&p.mount), Ok(Some(_)))) {
+        if let Some(left) =
+            self.peers.iter().find(|p| matches!(fuse::mount_at(&p.mount), Ok(Some(_))))
+        {
             let message = format!("{} is still mounted", left.mount.display());
             let hint = format!("run `umount -l` on it, then remove {}", self.dir.display());
             return Err(Failure::failed(message, hint));

@@ -5,11 +5,12 @@ use super::answer::{self, GENERATION, Listing};
 use super::convert::{attributes, fh, handle, mode_without_privileges, node, reads_only};
 use super::errno::errno;
 use super::introduced::Introduced;
+use super::notify::KernelNotifier;
 use super::requests::{RequestKind, Requests};
 use super::waiting::WaitingPool;
-use fuser::{FileHandle, INodeNo, ReplyCreate, ReplyEntry};
+use fuser::{FileHandle, INodeNo, ReplyCreate, ReplyEntry, ReplyOpen};
 use lockstep_core::NodeId;
-use lockstep_vfs::{Caller, Fh, Opened, Result, SetAttr, Stat, Volume};
+use lockstep_vfs::{Caller, Fh, KernelCache, Opened, Result, SetAttr, Stat, Volume};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,19 +20,22 @@ pub struct Adapter {
     waiting: WaitingPool,
     requests: Arc<Requests>,
     pub(super) introduced: Arc<Introduced>,
+    cache: Arc<KernelNotifier>,
     /// How long the kernel may keep names, absent names and attributes.
     pub(super) ttl: Duration,
 }
 
 impl Adapter {
-    /// Serves `volume`, counting into `requests` and noting answers in `introduced`.
+    /// Serves `volume`, counting into `requests` and noting answers in `introduced`; tells `cache`
+    /// of side effects that the kernel does not expect.
     pub fn new(
         volume: Arc<Volume>,
         requests: Arc<Requests>,
         introduced: Arc<Introduced>,
+        cache: Arc<KernelNotifier>,
         ttl: Duration,
     ) -> Self {
-        Adapter { volume, waiting: WaitingPool::new(), requests, introduced, ttl }
+        Adapter { volume, waiting: WaitingPool::new(), requests, introduced, cache, ttl }
     }
 
     /// Counts and traces one request.
@@ -74,6 +78,21 @@ impl Adapter {
         }
     }
 
+    /// Opens on this thread or a waiting one. Truncation takes setuid bits, of which the kernel
+    /// must be told: it keeps the mode it knows.
+    pub(super) fn opened(&self, caller: Caller, node: NodeId, flags: i32, reply: ReplyOpen) {
+        let cache = self.cache.clone();
+        self.run(self.volume.may_wait(node), move |volume| {
+            match open_file(volume, &caller, node, flags, &*cache) {
+                Ok(opened) => {
+                    let kernel = answer::file_flags(&opened, reads_only(flags));
+                    reply.opened(handle(opened.fh), kernel);
+                }
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+
     /// Fills `listing` from the directory, after `cursor`.
     pub(super) fn list(
         &self,
@@ -102,12 +121,12 @@ pub(super) fn set_attributes(
     volume.setattr(caller, node, fh, &set)
 }
 
-/// Opens, and takes setuid bits off what it truncates.
-pub(super) fn open_file(
+fn open_file(
     volume: &Volume,
     caller: &Caller,
     node: NodeId,
     flags: i32,
+    cache: &dyn KernelCache,
 ) -> Result<Opened> {
     let opened = volume.open(node, flags)?;
     if flags & libc::O_TRUNC != 0 {
@@ -115,6 +134,7 @@ pub(super) fn open_file(
         let mode = mode_without_privileges(&volume.getattr(node)?, &cut, caller);
         if mode.is_some() {
             volume.setattr(caller, node, None, &SetAttr { mode, ..SetAttr::default() })?;
+            cache.invalidate_attr(node);
         }
     }
     Ok(opened)

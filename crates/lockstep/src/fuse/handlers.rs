@@ -1,11 +1,9 @@
 //! One handler per kernel request: decode, call the volume, encode. What they share is in
 //! [`super::adapter`].
 
-use super::adapter::{Adapter, open_file, set_attributes};
+use super::adapter::{Adapter, set_attributes};
 use super::answer::{self, Answer, GENERATION, PlusListing};
-use super::convert::{
-    absent, appends, caller, fh, handle, node, reads_only, rename_mode, set_time,
-};
+use super::convert::{absent, appends, caller, fh, handle, node, rename_mode, set_time};
 use super::errno::errno;
 use super::negotiate;
 use super::requests::RequestKind;
@@ -185,16 +183,7 @@ impl Filesystem for Adapter {
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.count(RequestKind::Open, ino);
-        let (node, caller, flags) = (node(ino), caller(req, 0), flags.0);
-        self.run(self.volume.may_wait(node), move |volume| {
-            match open_file(volume, &caller, node, flags) {
-                Ok(opened) => {
-                    let kernel = answer::file_flags(&opened, reads_only(flags));
-                    reply.opened(handle(opened.fh), kernel);
-                }
-                Err(error) => reply.error(errno(error)),
-            }
-        });
+        self.opened(caller(req, 0), node(ino), flags.0, reply);
     }
 
     fn read(

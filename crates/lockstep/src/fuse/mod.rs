@@ -18,6 +18,8 @@ mod convert;
 mod errno;
 mod handlers;
 mod introduced;
+#[cfg(test)]
+mod live;
 mod mount;
 mod mount_error;
 mod mountinfo;
@@ -27,7 +29,6 @@ mod options;
 mod requests;
 mod waiting;
 
-pub use mount::{Mounted, Unmounted, clear_stale, mount};
+pub use mount::{Mounted, clear_stale, mount};
 pub use mount_error::MountError;
 pub use mountinfo::{MountKind, mount_at};
-pub use options::{MountOptions, Platform};

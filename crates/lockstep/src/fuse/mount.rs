@@ -13,7 +13,7 @@ use fuser::{Config, Session, SessionACL};
 use lockstep_vfs::Volume;
 use parking_lot::{Condvar, Mutex};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
@@ -89,15 +89,20 @@ type Serving = (JoinHandle<io::Result<()>>, Arc<Requests>, Arc<KernelNotifier>);
 fn serve(volume: Arc<Volume>, device: OwnedFd, options: &MountOptions) -> io::Result<Serving> {
     let requests = Arc::new(Requests::default());
     let introduced = Arc::new(Introduced::new());
-    let adapter =
-        Adapter::new(volume.clone(), requests.clone(), introduced.clone(), options.cache_ttl);
+    let notifications = Box::new(FuseDevice::new(device.try_clone()?));
+    let cache = Arc::new(KernelNotifier::new(notifications, introduced.clone()));
+    let adapter = Adapter::new(
+        volume.clone(),
+        requests.clone(),
+        introduced,
+        cache.clone(),
+        options.cache_ttl,
+    );
     let acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
     let mut config = Config::default();
     config.n_threads = Some(options.workers);
     config.clone_fd = options.clone_fd;
     let session = Session::from_fd(adapter, device, acl, config)?;
-    let notifications = FuseDevice::new(session.as_fd().try_clone_to_owned()?);
-    let cache = Arc::new(KernelNotifier::new(Box::new(notifications), introduced));
     volume.set_kernel_cache(cache.clone());
     Ok((session.spawn()?.guard, requests, cache))
 }

@@ -111,18 +111,22 @@ impl Keeper {
         }
     }
 
-    /// Whether a session came up.
+    /// Whether a session came up, ours or the peer's.
     async fn attempt(&mut self) -> bool {
         let addrs = self.addrs.borrow_and_update().clone();
-        let attempt = {
-            let _dialing = self.slot.dialing();
-            tokio::select! {
-                attempt = self.dialler.attempt(self.wanted.0, self.wanted.1, &addrs) => attempt,
-                // The peer reached us first.
-                _ = self.slot.wait_up() => { self.problem.send_replace(None); return true; }
+        let _dialing = self.slot.dialing();
+        let attempt = tokio::select! {
+            attempt = self.dialler.attempt(self.wanted.0, self.wanted.1, &addrs) => attempt,
+            _ = self.slot.wait_up() => {
+                self.problem.send_replace(None);
+                return true;
             }
         };
-        match attempt {
+        let established = match attempt {
+            Ok(complete) => self.dialler.establish(complete).await,
+            Err(refusal) => Err(refusal),
+        };
+        match established {
             Ok(link) => {
                 self.problem.send_replace(None);
                 link.is_alive()

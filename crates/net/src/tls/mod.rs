@@ -69,3 +69,15 @@ fn certified(identity: &Identity) -> Arc<CertifiedKey> {
     let spki = key.public_key().expect("an Ed25519 key knows its public half");
     Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki.to_vec())], key))
 }
+
+/// The acceptor's check of keys, for tests that build another server around it.
+#[cfg(test)]
+pub(crate) fn any_key() -> Arc<dyn rustls::server::danger::ClientCertVerifier> {
+    Arc::new(verify::AnyKey::new(&provider()))
+}
+
+/// The dialler's check of keys, for tests that build another client around it.
+#[cfg(test)]
+pub(crate) fn pinned_key(peer: PeerId) -> Arc<dyn rustls::client::danger::ServerCertVerifier> {
+    Arc::new(verify::PinnedKey::new(&provider(), peer))
+}

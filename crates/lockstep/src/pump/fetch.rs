@@ -1,0 +1,208 @@
+//! Fetching content: in the background, and for readers that wait.
+
+use super::Pump;
+use lockstep_core::Manifest;
+use lockstep_disk::{chunk, describe_bytes};
+use lockstep_net::{Lane, Link, Refusal};
+use lockstep_vfs::FetchJob;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio_stream::StreamExt;
+
+/// Threads for content that readers wait for.
+pub(super) const DEMAND_THREADS: usize = 2;
+/// One request of a background fetch.
+const BACKGROUND_RUN_BYTES: u64 = 64 * 1024 * 1024;
+/// One request for a waiting reader: what it asked for and some read-ahead.
+const DEMAND_RUN_BYTES: u64 = 1024 * 1024;
+const IDLE: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(500);
+/// Pause before a content that the peer no longer has is asked for again: its successor is on the
+/// way.
+const RETRY_GONE: Duration = Duration::from_secs(2);
+
+/// Why a fetch stopped.
+enum Stopped {
+    Refused(Refusal),
+    Disk(io::Error),
+    /// Bytes or manifest are not what their hash says.
+    Corrupt,
+    /// Not wanted any more.
+    Superseded,
+}
+
+impl From<Refusal> for Stopped {
+    fn from(refusal: Refusal) -> Self {
+        Stopped::Refused(refusal)
+    }
+}
+
+impl From<io::Error> for Stopped {
+    fn from(error: io::Error) -> Self {
+        Stopped::Disk(error)
+    }
+}
+
+impl Pump {
+    /// Fetches whole contents, one at a time.
+    pub(super) fn fetch_background(&self) {
+        while !self.is_closing() {
+            let Some(job) = self.volume.next_fetch(IDLE) else { continue };
+            if !job.transfer.claim() {
+                continue;
+            }
+            let counts = &self.volume.transfers.counts;
+            let now = counts.under_way.fetch_add(1, Ordering::Relaxed) + 1;
+            counts.under_way_peak.fetch_max(now, Ordering::Relaxed);
+            self.finish_fetch(&job, self.complete(&job));
+            counts.under_way.fetch_sub(1, Ordering::Relaxed);
+            job.transfer.release();
+        }
+    }
+
+    fn complete(&self, job: &FetchJob) -> Result<(), Stopped> {
+        while !job.transfer.is_complete() {
+            self.fetch_run(job, Lane::Bulk, 0, BACKGROUND_RUN_BYTES)?;
+        }
+        Ok(())
+    }
+
+    /// Fetches what readers wait for, on a lane of its own.
+    pub(super) fn fetch_demanded(&self) {
+        while !self.is_closing() {
+            let Some((job, offset)) = self.volume.next_demand(IDLE) else { continue };
+            match self.fetch_run(&job, Lane::Interactive, offset, DEMAND_RUN_BYTES) {
+                Ok(()) => self.volume.transfers.progressed(),
+                Err(stopped) => self.finish_fetch(&job, Err(stopped)),
+            }
+        }
+    }
+
+    fn finish_fetch(&self, job: &FetchJob, outcome: Result<(), Stopped>) {
+        let outcome = outcome.and_then(|()| Ok(self.volume.install(job).map(drop)?));
+        match outcome {
+            Ok(()) => self.set_problem(None),
+            Err(Stopped::Superseded) => {}
+            Err(Stopped::Refused(Refusal::Gone)) => {
+                self.volume.content_gone(job);
+                self.retry_later(job.clone(), RETRY_GONE);
+            }
+            Err(Stopped::Refused(refusal)) => {
+                tracing::debug!(%refusal, "a fetch was refused");
+                self.retry_later(job.clone(), RETRY);
+            }
+            Err(Stopped::Corrupt) => {
+                tracing::warn!(node = %job.node, "the peer sent bytes that do not match their hash");
+                self.retry_later(job.clone(), RETRY);
+            }
+            Err(Stopped::Disk(cause)) => {
+                self.set_problem(Some(super::receive::disk_problem(&self.spec.backing, &cause)));
+                self.retry_later(job.clone(), RETRY);
+            }
+        }
+        self.volume.queue_if_wanted(job.node, job.version);
+    }
+
+    /// Fetches one run of missing chunks, from `offset` on.
+    fn fetch_run(
+        &self,
+        job: &FetchJob,
+        lane: Lane,
+        offset: u64,
+        max_bytes: u64,
+    ) -> Result<(), Stopped> {
+        if !self.volume.is_wanted(job) {
+            return Err(Stopped::Superseded);
+        }
+        let offline = || Refusal::Unreachable("no peer is connected".into());
+        let link = self.any_link().ok_or_else(offline)?;
+        if !job.transfer.is_planned() {
+            self.plan(job, lane, &link)?;
+        }
+        let Some(run) = job.transfer.missing_run(offset, max_bytes) else { return Ok(()) };
+        let mut index = run.first;
+        let mut chunk = Vec::with_capacity(job.transfer.chunk_len(index));
+        let mut refused = false;
+        self.stream(&link, lane, job, run.offset_bytes, run.len_bytes, &mut |mut bytes: &[u8]| {
+            while !bytes.is_empty() {
+                let (now, rest) =
+                    bytes.split_at(bytes.len().min(job.transfer.chunk_len(index) - chunk.len()));
+                chunk.extend_from_slice(now);
+                bytes = rest;
+                if chunk.len() == job.transfer.chunk_len(index) {
+                    if !job.transfer.put_chunk(index, &chunk)? {
+                        self.volume.transfers.counts.refused_chunks.fetch_add(1, Ordering::Relaxed);
+                        refused = true;
+                    }
+                    chunk.clear();
+                    index += 1;
+                    if index >= run.first + run.count && !rest.is_empty() {
+                        refused = true;
+                        return Ok(false);
+                    }
+                    self.volume.transfers.progressed();
+                }
+            }
+            Ok(!refused && !self.is_closing())
+        })?;
+        match refused || index < run.first + run.count {
+            true => Err(Stopped::Corrupt),
+            false => Ok(()),
+        }
+    }
+
+    /// Learns the chunks of a content. Of a small one the bytes themselves tell.
+    fn plan(&self, job: &FetchJob, lane: Lane, link: &Arc<Link>) -> Result<(), Stopped> {
+        let size = job.content.size_bytes;
+        if size > chunk::CHUNK_MIN_BYTES as u64 {
+            let manifest =
+                self.runtime.block_on(link.manifest(job.node, job.content))?;
+            return self.begin(job, manifest);
+        }
+        let mut bytes = Vec::with_capacity(size as usize);
+        self.stream(link, lane, job, 0, size, &mut |part| {
+            bytes.extend_from_slice(part);
+            Ok(bytes.len() as u64 <= size)
+        })?;
+        self.begin(job, describe_bytes(&bytes).manifest)?;
+        if !bytes.is_empty() && !job.transfer.put_chunk(0, &bytes)? {
+            return Err(Stopped::Corrupt);
+        }
+        Ok(())
+    }
+
+    fn begin(&self, job: &FetchJob, manifest: Manifest) -> Result<(), Stopped> {
+        match self.volume.begin(job, manifest)? {
+            true => Ok(()),
+            false => Err(Stopped::Corrupt),
+        }
+    }
+
+    /// Streams a range; `take` answers whether to go on.
+    fn stream(
+        &self,
+        link: &Arc<Link>,
+        lane: Lane,
+        job: &FetchJob,
+        offset: u64,
+        len: u64,
+        take: &mut dyn FnMut(&[u8]) -> io::Result<bool>,
+    ) -> Result<(), Stopped> {
+        if len == 0 {
+            return Ok(());
+        }
+        let counts = &self.volume.transfers.counts;
+        let open = link.read(lane, job.node, job.content, offset, len);
+        let mut stream = self.runtime.block_on(open)?;
+        while let Some(part) = self.runtime.block_on(stream.next()) {
+            let part = part?;
+            counts.received_bytes.fetch_add(part.len() as u64, Ordering::Relaxed);
+            if !take(&part)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! What peers ask of this volume.
+
+use super::{Pump, ship};
+use bytes::Bytes;
+use lockstep_core::{ContentRef, Manifest, NodeId, PeerId, limits};
+use lockstep_net::{Ack, Batch, Beat, Hello, Link, PROTOCOL, Refusal, Result};
+use lockstep_vfs::{Incoming, ServeError};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest wait of a batch's answer for the batch to be applied.
+const APPLY_WAIT: Duration = Duration::from_secs(3);
+
+impl Pump {
+    /// What a session with `peer` is opened with.
+    pub fn my_hello(&self, peer: PeerId) -> Result<Hello> {
+        let peer = self.peer(peer)?;
+        self.volume.commit().map_err(|error| Refusal::Internal(error.to_string()))?;
+        Ok(Hello {
+            protocol: PROTOCOL,
+            slot: self.spec.slot,
+            host: self.spec.host.clone(),
+            last: self.volume.last(),
+            applied: self.volume.applied(peer.slot),
+            incarnation: 1,
+        })
+    }
+
+    /// A peer opens a session.
+    pub fn hello(&self, id: PeerId, theirs: Hello) -> Result<Hello> {
+        let peer = self.peer(id)?;
+        if theirs.slot != peer.slot {
+            let why = "the peer says it is another replica than the one that joined";
+            return Err(Refusal::Invalid(why.into()));
+        }
+        self.meet(&theirs);
+        self.my_hello(id)
+    }
+
+    /// A peer that knows more of this log than is left of it here was there before a power cut.
+    fn meet(&self, theirs: &Hello) {
+        if !ship::plausible(theirs.applied, self.volume.last()) {
+            tracing::warn!("the end of the change log was lost: going on after what the peer knows");
+            self.volume.skip_past(theirs.applied);
+        }
+    }
+
+    /// A session is up.
+    pub fn session_up(&self, link: Arc<Link>) {
+        let Ok(peer) = self.peer(link.peer()) else {
+            link.close("this peer is not known to the volume");
+            return;
+        };
+        self.meet(link.their_hello());
+        let applied = link.their_hello().applied;
+        self.volume.acked(peer.slot, applied, applied.min(self.volume.acked_by(peer.slot).durable), false);
+        peer.session_up(link);
+        self.volume.transfers.set_online(true);
+        self.volume.queue_wanted();
+        self.volume.wake_log();
+    }
+
+    /// A session has ended.
+    pub fn session_down(&self, id: PeerId, session: u64, _reason: &str) {
+        if let Ok(peer) = self.peer(id)
+            && peer.session_down(session)
+        {
+            self.volume.transfers.set_online(self.any_link().is_some());
+        }
+    }
+
+    /// A batch of the peer's changes. Its answer says how far they are applied.
+    pub fn notify(&self, id: PeerId, batch: Batch) -> Result<Ack> {
+        let peer = self.peer(id)?;
+        let changes = batch.notifications.into_iter().map(|n| Incoming {
+            change: n.change,
+            inline: n.inline.map(|bytes| bytes.to_vec()),
+        });
+        peer.deliver(changes.collect(), APPLY_WAIT);
+        Ok(Ack {
+            applied: self.volume.applied(peer.slot),
+            durable: peer.durable(),
+            complete: self.volume.is_complete(),
+        })
+    }
+
+    /// The chunks of a content.
+    pub fn manifest(&self, _id: PeerId, node: NodeId, content: ContentRef) -> Result<Manifest> {
+        self.volume.manifest(node, content).map_err(refused)
+    }
+
+    /// Bytes of a content.
+    pub fn read(
+        &self,
+        _id: PeerId,
+        node: NodeId,
+        content: ContentRef,
+        offset: u64,
+        len: u64,
+        sink: &mut dyn FnMut(Bytes) -> bool,
+    ) -> Result<()> {
+        let file = self.volume.serve(node, content).map_err(refused)?;
+        let mut at = offset;
+        let end = offset.saturating_add(len).min(content.size_bytes);
+        while at < end {
+            let mut part = vec![0; limits::STREAM_MESSAGE_BYTES.min((end - at) as usize)];
+            let read = file.read_at(&mut part, at).map_err(|error| refused(error.into()))?;
+            if read == 0 {
+                return Err(Refusal::Gone);
+            }
+            part.truncate(read);
+            at += read as u64;
+            if !sink(part.into()) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// What this side's heartbeat says.
+    pub fn my_beat(&self, id: PeerId) -> Result<Beat> {
+        let peer = self.peer(id)?;
+        Ok(Beat {
+            applied: self.volume.applied(peer.slot),
+            durable: peer.durable(),
+            problem: self.problem.lock().clone().unwrap_or_default(),
+            last: self.volume.last(),
+        })
+    }
+
+    /// The peer's heartbeat.
+    pub fn beat(&self, id: PeerId, theirs: Beat) -> Result<Beat> {
+        let peer = self.peer(id)?;
+        peer.set_problem(&theirs.problem);
+        let durable = theirs.durable.min(theirs.applied);
+        self.volume.acked(peer.slot, theirs.applied, durable, false);
+        self.my_beat(id)
+    }
+}
+
+fn refused(error: ServeError) -> Refusal {
+    match error {
+        ServeError::Gone => Refusal::Gone,
+        ServeError::Read(_) => Refusal::Internal(error.to_string()),
+    }
+}

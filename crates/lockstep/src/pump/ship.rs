@@ -1,0 +1,156 @@
+//! Offering the log to a peer: in order, in batches, several in flight; whatever was not
+//! acknowledged when a session ends is offered again in the next.
+
+use super::Pump;
+use super::peer::Peer;
+use lockstep_core::{Change, Sequence, limits};
+use lockstep_net::{Ack, Batch, Link, Notification, Refusal};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::task::JoinHandle;
+
+const IDLE: Duration = Duration::from_secs(1);
+const LOOK_FOR_ANSWERS: Duration = Duration::from_millis(5);
+/// Inline content in one batch: well below what one message may hold.
+const BATCH_INLINE_MAX_BYTES: usize = 3 * 1024 * 1024;
+
+/// One session's sending side.
+struct Shipment<'a> {
+    pump: &'a Pump,
+    peer: &'a Peer,
+    link: Arc<Link>,
+    batches: u64,
+    in_flight: VecDeque<JoinHandle<Result<Ack, Refusal>>>,
+}
+
+impl Pump {
+    /// Ships to `peer` for as long as the pump runs.
+    pub(super) fn ship(&self, peer: &Peer) {
+        let mut shipped = 0;
+        while !self.is_closing() && !peer.is_retired() {
+            let Some(link) = peer.wait_link(IDLE) else { continue };
+            if link.session() == shipped {
+                self.volume.wait_log(Duration::from_millis(20));
+                continue;
+            }
+            shipped = link.session();
+            let shipment =
+                Shipment { pump: self, peer, link, batches: 0, in_flight: VecDeque::new() };
+            shipment.run();
+        }
+    }
+}
+
+impl Shipment<'_> {
+    fn run(mut self) {
+        let mut cursor = self.link.their_hello().applied;
+        if !self.pump.volume.log_reaches(cursor) {
+            tracing::info!("the peer was away longer than the log is kept: sending the full state");
+            let snapshot = self.pump.volume.snapshot();
+            cursor = snapshot.last().map_or(cursor, |change| change.seq);
+            for part in snapshot.chunks(limits::BATCH_NOTIFICATIONS_MAX) {
+                if !self.send(part) {
+                    return;
+                }
+            }
+        }
+        while self.goes_on() {
+            self.collect_answers(limits::BATCHES_IN_FLIGHT_MAX - 1);
+            match self.pump.volume.log_after(cursor, limits::BATCH_NOTIFICATIONS_MAX) {
+                Ok(changes) if changes.is_empty() => self.rest(),
+                Ok(changes) => {
+                    cursor = changes.last().map_or(cursor, |change| change.seq);
+                    if !self.send(&changes) {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the change log cannot be read");
+                    self.link.close("the change log cannot be read");
+                }
+            }
+        }
+    }
+
+    fn goes_on(&self) -> bool {
+        self.link.is_alive() && !self.pump.is_closing() && !self.peer.is_retired()
+    }
+
+    fn rest(&mut self) {
+        let pause = if self.in_flight.is_empty() { IDLE } else { LOOK_FOR_ANSWERS };
+        self.pump.volume.wait_log(pause);
+        self.collect_answers(usize::MAX);
+    }
+
+    /// Sends changes as one batch, or more if their content is too much for one message.
+    fn send(&mut self, changes: &[Change]) -> bool {
+        let mut notifications = Vec::with_capacity(changes.len());
+        let mut inline_bytes = 0;
+        for change in changes {
+            let inline = change.op.content().and_then(|content| {
+                self.pump.volume.inline(change.op.node(), content).map(bytes::Bytes::from)
+            });
+            inline_bytes += inline.as_ref().map_or(0, |bytes| bytes.len());
+            notifications.push(Notification { change: change.clone(), inline });
+            if inline_bytes > BATCH_INLINE_MAX_BYTES {
+                self.launch(std::mem::take(&mut notifications));
+                inline_bytes = 0;
+            }
+        }
+        if !notifications.is_empty() {
+            self.launch(notifications);
+        }
+        self.goes_on()
+    }
+
+    fn launch(&mut self, notifications: Vec<Notification>) {
+        self.collect_answers(limits::BATCHES_IN_FLIGHT_MAX - 1);
+        self.batches += 1;
+        let count = notifications.len() as u64;
+        let counters = &self.pump.counters;
+        counters.batches_sent.fetch_add(1, Ordering::Relaxed);
+        counters.changes_sent.fetch_add(count, Ordering::Relaxed);
+        counters.batch_peak.fetch_max(count, Ordering::Relaxed);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let batch =
+            Batch { seq: self.batches, timestamp_ms: now.as_millis() as u64, notifications };
+        let link = Arc::clone(&self.link);
+        self.in_flight.push_back(self.pump.runtime.spawn(async move { link.notify(batch).await }));
+    }
+
+    /// Takes the answers that have come, and waits for the oldest while more than `allowed` are
+    /// still out.
+    fn collect_answers(&mut self, allowed: usize) {
+        while let Some(oldest) = self.in_flight.front() {
+            if !oldest.is_finished() && self.in_flight.len() <= allowed {
+                return;
+            }
+            let Some(oldest) = self.in_flight.pop_front() else { return };
+            match self.pump.runtime.block_on(oldest) {
+                Ok(Ok(ack)) => self.acked(&ack),
+                Ok(Err(refusal)) => {
+                    tracing::info!(%refusal, "the peer did not take a batch: starting anew");
+                    self.link.close("a batch was not taken");
+                    self.in_flight.clear();
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a batch was lost");
+                    self.link.close("a batch was lost");
+                    self.in_flight.clear();
+                }
+            }
+        }
+    }
+
+    fn acked(&self, ack: &Ack) {
+        let Ack { applied, durable, complete } = *ack;
+        self.pump.volume.acked(self.peer.slot, applied, durable.min(applied), complete);
+    }
+}
+
+/// Whether a peer can be right about how far it has our log.
+pub(super) fn plausible(claimed: Sequence, last: Sequence) -> bool {
+    claimed <= last
+}

@@ -1,0 +1,100 @@
+//! How far this replica has its peers' changes, and how far they have its own.
+
+use crate::volume::Volume;
+use lockstep_core::tree::Node;
+use lockstep_core::{ContentRef, NodeId, Sequence, Slot, Version};
+use std::collections::BTreeMap;
+
+/// Files whose content is still to come, as of one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Outstanding(BTreeMap<NodeId, Version>);
+
+impl Volume {
+    /// Last change in the own log.
+    pub fn last(&self) -> Sequence {
+        self.read_state().replica.last()
+    }
+
+    /// A peer remembers more of the own log than this replica does.
+    pub fn skip_past(&self, known: Sequence) {
+        self.write_state().replica.skip_past(known);
+    }
+
+    /// Records how far `peer` has the own log.
+    pub fn acked(&self, peer: Slot, applied: Sequence, durable: Sequence, complete: bool) {
+        self.write_state().replica.log.ack(peer, applied, durable, complete);
+    }
+
+    /// How far `peer` has the own log.
+    pub fn acked_by(&self, peer: Slot) -> lockstep_core::log::Acked {
+        self.read_state().replica.log.acked(peer)
+    }
+
+    /// Bytes of content announced in changes that `peer` has not applied yet; of the recent ones.
+    pub fn unacked_bytes(&self, peer: Slot) -> u64 {
+        let state = self.read_state();
+        let after = state.replica.log.acked(peer).applied;
+        let changes = state.replica.log.after(after, usize::MAX).unwrap_or_default();
+        changes.iter().filter_map(|c| c.op.content()).map(|c| c.size_bytes).sum()
+    }
+
+    /// Files whose content is still to come.
+    pub fn outstanding(&self) -> Outstanding {
+        let state = self.read_state();
+        let wanted = |id: &NodeId| {
+            let file = state.replica.tree.node(*id).and_then(Node::file)?;
+            Some((*id, file.wanted()?.1))
+        };
+        Outstanding(state.wanted.iter().filter_map(wanted).collect())
+    }
+
+    /// Takes out of `outstanding` what has come or is no longer wanted. Answers what is left:
+    /// files and bytes.
+    pub fn settle_outstanding(&self, outstanding: &mut Outstanding) -> (u64, u64) {
+        let state = self.read_state();
+        let mut bytes = 0;
+        outstanding.0.retain(|id, version| {
+            let file = state.replica.tree.node(*id).filter(|n| !n.is_unlinked());
+            let wanted = file.and_then(Node::file).and_then(|f| f.wanted());
+            let still = wanted.filter(|(_, now)| now == version && state.wanted.contains(id));
+            bytes += still.map_or(0, |(content, _)| content.size_bytes);
+            still.is_some()
+        });
+        (outstanding.0.len() as u64, bytes)
+    }
+
+    /// Whether all content is here and no effect waits for the disk.
+    pub fn is_complete(&self) -> bool {
+        let state = self.read_state();
+        state.wanted.is_empty() && state.effects.is_empty()
+    }
+
+    /// The whole tree as changes, for a peer that the log no longer reaches.
+    pub fn snapshot(&self) -> Vec<lockstep_core::Change> {
+        self.read_state().replica.snapshot()
+    }
+
+    /// The bytes of a small content, to travel inside its change. `None` if they are not here any
+    /// more: a later change says why.
+    pub fn inline(&self, node: NodeId, content: ContentRef) -> Option<Vec<u8>> {
+        if content.size_bytes > lockstep_core::limits::INLINE_CONTENT_MAX_BYTES {
+            return None;
+        }
+        if content.size_bytes == 0 {
+            return Some(Vec::new());
+        }
+        let file = self.serve(node, content).ok()?;
+        let mut bytes = vec![0; content.size_bytes as usize];
+        let read = file.read_at(&mut bytes, 0).ok()?;
+        let whole = read == bytes.len();
+        (whole && lockstep_disk::describe_bytes(&bytes).content == content).then_some(bytes)
+    }
+
+    /// Nothing will be announced or waited for any more.
+    pub fn stop(&self) {
+        self.closing.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.work.raise();
+        self.log_grown.raise();
+        self.transfers.progressed();
+    }
+}
