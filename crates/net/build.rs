@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".lockstep.v1")
         .build_transport(false)
+        .codec_path("crate::wire::Codec")
         .compile_fds(files)?;
     Ok(())
 }

@@ -98,7 +98,7 @@ pub struct PlainDisk {
     features: Features,
     next_placeholder: AtomicU64,
     /// Its open file description carries the lock.
-    _claim: PrivateDir,
+    claim: PrivateDir,
 }
 
 /// What the process and the backing filesystem do, tried out once when opening.
@@ -126,7 +126,7 @@ impl PlainDisk {
         placeholder::remove_unfinished(&temp).map_err(not_writable)?;
         tracing::debug!(dir = %dir.display(), ?features, "backing tree opened");
         let next_placeholder = AtomicU64::new(0);
-        Ok(PlainDisk { root, temp, kept, features, next_placeholder, _claim: claim })
+        Ok(PlainDisk { root, temp, kept, features, next_placeholder, claim })
     }
 
     fn existing(&self, path: &Path) -> io::Result<Place<'_>> {
@@ -135,6 +135,16 @@ impl PlainDisk {
 
     fn new_name(&self, path: &Path) -> io::Result<Place<'_>> {
         Place::find(&self.root, path, Purpose::NewName)
+    }
+}
+
+/// Unlocks explicitly: a child process that is just being started holds a copy of every
+/// descriptor for a moment, and the lock with it.
+impl Drop for PlainDisk {
+    fn drop(&mut self) {
+        if let Err(error) = rustix::fs::flock(self.claim.fd(), FlockOperation::Unlock) {
+            tracing::warn!(%error, "backing tree not unlocked; closing it will");
+        }
     }
 }
 

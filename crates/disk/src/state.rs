@@ -4,19 +4,20 @@
 //! survives the death of this process; [`StateDb::sync`] makes everything committed survive a
 //! power cut. This is the only place that knows which database it is.
 //!
-//! After a failed write (a full disk) the database refuses further ones until it is opened anew;
+//! After a power cut the database opens with a prefix of the commits: at least all that were
+//! synced. After a failed write (a full disk) the database refuses further ones until it is opened anew;
 //! that happens here, at the next call, so that commits succeed again once there is space.
 
 mod error;
+mod journal;
 mod opened;
 
 pub use error::StateError;
 
 use error::Fault;
 use lockstep_core::{NodeId, Sequence};
-use opened::{Opened, claim};
+use opened::{Claim, Opened, claim};
 use parking_lot::Mutex;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// What one commit changes, all of it or nothing.
@@ -45,8 +46,8 @@ pub struct StateDb {
     dir: PathBuf,
     /// `None` only between a failed write and the next successful opening.
     opened: Mutex<Option<Opened>>,
-    /// Carries the lock that keeps other processes out.
-    _claim: File,
+    /// Released last.
+    _claim: Claim,
 }
 
 impl StateDb {

@@ -62,6 +62,8 @@ pub enum Request {
     Start,
     /// Flush, unmount, leave.
     Stop,
+    /// The same, but only if nothing is shared.
+    StopIfIdle,
 }
 
 /// Where a volume is shown to its user, and where peers reach it.

@@ -4,7 +4,9 @@ use crate::assembly::Assemblies;
 use crate::greeting::Greeting;
 use crate::http2;
 use crate::lane::Alpn;
-use crate::limits::{HANDSHAKE_DEADLINE, STRANGER_DEADLINE, STRANGERS_MAX};
+use crate::limits::{
+    HANDSHAKE_DEADLINE, STRANGER_DEADLINE, STRANGER_REQUEST_BYTES_MAX, STRANGERS_MAX,
+};
 use crate::quiet::Quiet;
 use crate::rpc::{Rpc, Scope, blocking};
 use crate::tls::{self, AcceptError, Secured};
@@ -99,7 +101,11 @@ impl Acceptor {
     /// sentence.
     async fn serve_stranger(&self, lane: Secured, scope: Scope) {
         let rpc = Rpc { peer: lane.peer, service: self.service.clone(), scope };
-        let served = timeout(STRANGER_DEADLINE, http2::serve_on(lane.stream, rpc)).await;
+        let served = timeout(
+            STRANGER_DEADLINE,
+            http2::serve_on(lane.stream, rpc, STRANGER_REQUEST_BYTES_MAX),
+        )
+        .await;
         tracing::debug!(address = %lane.address, ?served, "a connection without a session ended");
     }
 

@@ -1,15 +1,15 @@
 //! Accepted lanes become sessions: the dialer opens six, control first; when all are there and
 //! both have said Hello, the session is up.
 
+use crate::greeting::Greeting;
 use crate::http2::{self, Caller};
 use crate::lane::{Alpn, Purpose};
-use crate::limits::ASSEMBLY_DEADLINE;
+use crate::limits::{ASSEMBLY_DEADLINE, MESSAGE_BYTES_MAX};
 use crate::link::{self, Link};
 use crate::peers::Peers;
 use crate::rpc::{Rpc, Scope};
 use crate::session::Session;
 use crate::tls::Secured;
-use crate::greeting::Greeting;
 use crate::{PeerService, Refusal, Result};
 use lockstep_core::{PeerId, VolumeId};
 use std::collections::HashMap;
@@ -85,7 +85,11 @@ impl Assemblies {
         let scope = Scope::Lane { session: session.clone(), purpose, peers };
         let rpc = Rpc { peer: lane.peer, service: self.service.clone(), scope };
         let stream = session.observe(lane.stream);
-        http2::keep_lane(session, lane.alpn.name(), http2::serve_on(stream, rpc));
+        http2::keep_lane(
+            session,
+            lane.alpn.name(),
+            http2::serve_on(stream, rpc, MESSAGE_BYTES_MAX),
+        );
     }
 
     fn find(&self, lane: &Secured, greeting: Greeting) -> Option<Arc<Assembly>> {
@@ -93,7 +97,10 @@ impl Assemblies {
         let found = forming.get(&(lane.peer, greeting.volume)).cloned();
         let found = found.filter(|assembly| assembly.session.id == greeting.session);
         if found.is_none() {
-            tracing::debug!(lane = lane.alpn.name(), "a lane came for a session that is not forming");
+            tracing::debug!(
+                lane = lane.alpn.name(),
+                "a lane came for a session that is not forming"
+            );
         }
         found
     }
@@ -152,9 +159,8 @@ impl Assembly {
 
     async fn callers(&self) -> Option<[Caller; 3]> {
         let mut lanes = self.lanes.subscribe();
-        let all = |lanes: &Lanes| {
-            lanes.forward == [true; 3] && lanes.callers.iter().all(Option::is_some)
-        };
+        let all =
+            |lanes: &Lanes| lanes.forward == [true; 3] && lanes.callers.iter().all(Option::is_some);
         let lanes = tokio::select! {
             lanes = lanes.wait_for(all) => lanes.ok()?.clone(),
             _ = self.session.closed() => return None,

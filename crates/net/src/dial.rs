@@ -7,10 +7,10 @@ pub(crate) use keep::Dialers;
 use crate::greeting::Greeting;
 use crate::http2::{self, Caller};
 use crate::lane::{Alpn, Purpose};
-use crate::limits::{ADDRESS_STAGGER, ASSEMBLY_DEADLINE, OPENING_CALL_DEADLINE};
+use crate::limits::{ADDRESS_STAGGER, ASSEMBLY_DEADLINE, MESSAGE_BYTES_MAX, OPENING_CALL_DEADLINE};
 use crate::link::{self, Link};
 use crate::message::{PairGrant, PairRequest};
-use crate::peers::Peers;
+use crate::peers::{Dialing, Peers};
 use crate::rpc::{Rpc, Scope, blocking};
 use crate::session::Session;
 use crate::tls::{self, DialError, Secured};
@@ -65,10 +65,12 @@ impl Dialler {
         addrs: &[SocketAddr],
     ) -> Result<Complete> {
         let control = self.reach(peer, addrs, Alpn::Forward(Purpose::Control)).await?;
+        // Only from here on: an address that never answers must not keep the peer's own attempts out.
+        let dialing = self.peers.slot(peer, volume).dialing();
         let session = Arc::new(Session::new(&control, volume, entropy::number(), true));
         let abandoned = Abandoned(Some(session.clone()));
         let link = Arc::new(self.assemble(&session, control).await?);
-        Ok(Complete { link, abandoned })
+        Ok(Complete { link, abandoned, _dialing: dialing })
     }
 
     /// Brings a complete session up. In a task of its own: once begun, it is not cut off half-way.
@@ -126,10 +128,9 @@ impl Dialler {
         purpose: Purpose,
     ) -> Result<()> {
         greet(session, &mut lane).await?;
-        let scope =
-            Scope::Lane { session: session.clone(), purpose, peers: self.peers.clone() };
+        let scope = Scope::Lane { session: session.clone(), purpose, peers: self.peers.clone() };
         let rpc = Rpc { peer: lane.peer, service: self.service.clone(), scope };
-        let connection = http2::serve_on(session.observe(lane.stream), rpc);
+        let connection = http2::serve_on(session.observe(lane.stream), rpc, MESSAGE_BYTES_MAX);
         http2::keep_lane(session.clone(), lane.alpn.name(), connection);
         Ok(())
     }
@@ -160,6 +161,7 @@ impl Dialler {
 pub(crate) struct Complete {
     link: Arc<Link>,
     abandoned: Abandoned,
+    _dialing: Dialing,
 }
 
 /// Closes the session of an attempt that is given up.

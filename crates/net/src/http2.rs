@@ -66,13 +66,14 @@ where
     Ok((caller, connection))
 }
 
-/// Becomes the serving end until the connection closes.
-pub(crate) async fn serve_on<S>(stream: S, rpc: Rpc) -> hyper::Result<()>
+/// Becomes the serving end until the connection closes. Requests above `request_bytes_max` are
+/// refused unread.
+pub(crate) async fn serve_on<S>(stream: S, rpc: Rpc, request_bytes_max: usize) -> hyper::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = LockstepServer::new(rpc)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_decoding_message_size(request_bytes_max)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     server::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

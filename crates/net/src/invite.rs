@@ -162,7 +162,11 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
 }
 
 fn cut(text: &str, bytes_max: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes_max)]
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 #[cfg(test)]
@@ -174,10 +178,7 @@ mod tests {
             volume: VolumeId([7; 16]),
             volume_name: "projects ü".into(),
             peer: PeerId([9; 32]),
-            addrs: vec![
-                "192.0.2.7:26431".parse().unwrap(),
-                "[2001:db8::1]:26431".parse().unwrap(),
-            ],
+            addrs: vec!["192.0.2.7:26431".parse().unwrap(), "[2001:db8::1]:26431".parse().unwrap()],
             secret: [3; 16],
             expires_unix_secs: 1_900_000_000,
         }

@@ -34,7 +34,9 @@ struct Record {
 #[derive(Debug, thiserror::Error)]
 pub enum InviteBookError {
     /// Group or others may read the file.
-    #[error("the invite book {path} can be read by others (mode {mode:04o}): run `chmod 600 {path}`")]
+    #[error(
+        "the invite book {path} can be read by others (mode {mode:04o}): run `chmod 600 {path}`"
+    )]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -50,7 +52,9 @@ pub enum InviteBookError {
         path: PathBuf,
     },
     /// The file could not be read or written.
-    #[error("cannot use the invite book {path}: {source}; check the directory's owner and free space")]
+    #[error(
+        "cannot use the invite book {path}: {source}; check the directory's owner and free space"
+    )]
     Io {
         /// The file.
         path: PathBuf,
@@ -74,7 +78,9 @@ pub enum InviteRefusal {
     #[error("this invite has expired: ask for a new one (`lockstep invite VOLUME`)")]
     Expired,
     /// It was good, but its use could not be written down: it stays unused.
-    #[error("the inviting side cannot record the invite as used ({0}): make room there, then try again")]
+    #[error(
+        "the inviting side cannot record the invite as used ({0}): make room there, then try again"
+    )]
     Unrecorded(String),
 }
 
@@ -93,8 +99,9 @@ impl InviteBook {
     pub fn open(path: &Path) -> Result<InviteBook, InviteBookError> {
         let records = match private_file::read(path) {
             Ok(None) => Vec::new(),
-            Ok(Some(bytes)) => decode(&bytes)
-                .ok_or_else(|| InviteBookError::Damaged { path: path.into() })?,
+            Ok(Some(bytes)) => {
+                decode(&bytes).ok_or_else(|| InviteBookError::Damaged { path: path.into() })?
+            }
             Err(ReadError::Exposed { mode }) => {
                 return Err(InviteBookError::Exposed { path: path.into(), mode });
             }

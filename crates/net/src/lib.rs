@@ -4,6 +4,7 @@
 //! A daemon implements [`PeerService`], starts a [`Net`], and gets a [`Link`] for every session
 //! that comes up. doc/PROTOCOL.md says what is on the wire.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod accept;
 mod activity;

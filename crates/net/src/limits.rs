@@ -9,6 +9,8 @@ pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// A connection whose key is a member of nothing lives at most this long.
 pub(crate) const STRANGER_DEADLINE: Duration = Duration::from_secs(20);
+/// Largest request of such a connection.
+pub(crate) const STRANGER_REQUEST_BYTES_MAX: usize = 16 * 1024;
 /// Connections that have not (yet) shown a member's key.
 pub(crate) const STRANGERS_MAX: usize = 64;
 /// From the control lane to a complete session.
@@ -78,5 +80,7 @@ pub(crate) const TEXT_BYTES_MAX: usize = 1024;
 pub(crate) const ADDRESSES_MAX: usize = 16;
 /// Encoded manifest of one content: enough for 7.4 million chunks.
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// A manifest whose chunks are smaller than this on average is nobody's.
+pub(crate) const CHUNK_AVERAGE_MIN_BYTES: u64 = 4096;
 /// Bytes all extended attributes of one new node may take together.
 pub const XATTRS_TOTAL_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -7,8 +7,8 @@ pub use content_stream::ContentStream;
 use crate::http2::Caller;
 use crate::lane::{Lane, Purpose};
 use crate::limits::{
-    BARRIER_SLACK, BARRIER_WAIT_MAX, BARRIERS_MAX, MANIFEST_BYTES_MAX, MESSAGE_BYTES_MAX,
-    NOTIFY_DEADLINE, OPENING_CALL_DEADLINE, STREAM_IDLE_DEADLINE,
+    BARRIER_SLACK, BARRIER_WAIT_MAX, BARRIERS_MAX, CHUNK_AVERAGE_MIN_BYTES, MANIFEST_BYTES_MAX,
+    MESSAGE_BYTES_MAX, NOTIFY_DEADLINE, OPENING_CALL_DEADLINE, STREAM_IDLE_DEADLINE,
 };
 use crate::message::{Ack, BarrierReply, BarrierRequest, Batch, Beat, Hello};
 use crate::session::Session;
@@ -129,9 +129,11 @@ impl Link {
         let call = caller.get_manifest(request);
         let mut parts = within(STREAM_IDLE_DEADLINE, &self.session, call).await?;
         let mut bytes = Vec::new();
+        let chunks_max = content.size_bytes / CHUNK_AVERAGE_MIN_BYTES + 1;
+        let bytes_max = MANIFEST_BYTES_MAX.min(chunks_max * 36);
         while let Some(part) = self.next_part(&mut parts).await? {
-            if (bytes.len() + part.data.len()) as u64 > MANIFEST_BYTES_MAX {
-                return Err(WireError::new("manifest", "is larger than 256 MiB").into());
+            if (bytes.len() + part.data.len()) as u64 > bytes_max {
+                return Err(WireError::new("manifest", "has more chunks than make sense").into());
             }
             bytes.extend_from_slice(&part.data);
         }

@@ -117,8 +117,7 @@ impl Net {
         host: String,
         listen: Vec<SocketAddr>,
     ) -> Result<PairGrant> {
-        let request =
-            PairRequest { volume: invite.volume, secret: invite.secret, host, listen };
+        let request = PairRequest { volume: invite.volume, secret: invite.secret, host, listen };
         self.0.dialler.pair(invite.peer, &invite.addrs, request).await
     }
 

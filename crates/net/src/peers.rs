@@ -63,7 +63,11 @@ impl Peers {
             return;
         }
         let (service, up) = (self.service.clone(), link.clone());
-        if blocking(move || Ok(service.session_up(up))).await.is_err() {
+        let told = blocking(move || {
+            service.session_up(up);
+            Ok(())
+        });
+        if told.await.is_err() {
             link.close("the session could not be started: see the log");
         }
         tracing::info!("a session with a peer is up");

@@ -72,4 +72,3 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 fn parent(path: &Path) -> Option<&Path> {
     path.parent().filter(|p| !p.as_os_str().is_empty())
 }
-

@@ -113,10 +113,9 @@ impl From<Status> for Refusal {
             | Code::DeadlineExceeded => {
                 Refusal::Unreachable(format!("the connection to the peer broke: {text}"))
             }
-            Code::FailedPrecondition
-            | Code::Unimplemented
-            | Code::Internal
-            | Code::DataLoss => Refusal::Internal(text),
+            Code::FailedPrecondition | Code::Unimplemented | Code::Internal | Code::DataLoss => {
+                Refusal::Internal(text)
+            }
         }
     }
 }

@@ -106,9 +106,8 @@ impl Lockstep for Rpc {
             peers.give_way(&session)?;
         }
         let told = theirs.clone();
-        let answer = self.authorized(session.clone(), |service, peer, volume| {
-            service.hello(peer, volume, told)
-        });
+        let answer = self
+            .authorized(session.clone(), |service, peer, volume| service.hello(peer, volume, told));
         let ours = answer.await?;
         session.opened(Opening { theirs, ours: ours.clone() });
         Ok(Response::new(proto::HelloResponse { hello: Some(ours.into()) }))

@@ -17,7 +17,7 @@ use std::sync::Arc;
 ///
 /// Per session, in this order: one `hello`, `session_up`, then any number of `notify`, `manifest`,
 /// `read`, `barrier`, `beat`, then `session_down`. A session that fails half-way may have had its
-/// `hello` and nothing else. Sessions with the same peer about the same volume never overlap: the
+/// `hello` and nothing else, and a `hello` may come while an older session is still up. Sessions with the same peer about the same volume never overlap: the
 /// old one's `session_down` has returned before the new one's `session_up` is called, and no
 /// `notify` of a session runs when its `session_down` is called (unless it hung for ten seconds).
 pub trait PeerService: Send + Sync + 'static {

@@ -15,7 +15,10 @@ impl Tree {
     pub fn apply_remote(&mut self, change: &Change) -> Vec<Effect> {
         self.recording = Some(Vec::new());
         self.apply(&change.op, change.version);
-        self.recording.take().unwrap_or_default()
+        let mut effects = self.recording.take().unwrap_or_default();
+        effects.sort_by_key(Effect::is_about_attributes);
+        effects.dedup();
+        effects
     }
 
     /// Applies a change of this replica, whose effects on disk were made already.

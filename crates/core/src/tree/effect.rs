@@ -113,3 +113,22 @@ pub enum Effect {
         node: NodeId,
     },
 }
+
+impl Effect {
+    /// Whether it concerns a node wherever it is, not a name: such effects come after all others,
+    /// when every node stands where the tree has it.
+    pub(super) fn is_about_attributes(&self) -> bool {
+        match self {
+            Effect::Made { .. }
+            | Effect::Linked { .. }
+            | Effect::Removed { .. }
+            | Effect::Moved { .. }
+            | Effect::Swapped { .. }
+            | Effect::SetAside { .. } => false,
+            Effect::Perm { .. }
+            | Effect::Times { .. }
+            | Effect::Xattr { .. }
+            | Effect::Wanted { .. } => true,
+        }
+    }
+}

@@ -118,9 +118,8 @@ fn with_daemon(
 
 /// A daemon that was started for a command that failed leaves with it, unless it serves something.
 fn stop_if_idle(home: &Home) {
-    let idle = caller::call(home, &Request::Status)
-        .is_ok_and(|status| status["volumes"].as_array().is_some_and(Vec::is_empty));
-    if idle {
+    let asked = caller::call(home, &Request::StopIfIdle);
+    if asked.is_ok_and(|answer| answer["stopping"] == true) {
         let _ = stop(home);
     }
 }
@@ -139,16 +138,20 @@ fn start_daemon(home: &Home, foreground: bool, output: Output) -> ExitCode {
 
 /// The failure of a start after which some volume is not open or not mounted.
 fn troubled(status: &Value) -> Option<Failure> {
-    let volumes = status["volumes"].as_array()?;
-    let broken: Vec<String> = volumes
-        .iter()
-        .filter(|v| v["open"] == false || (v["mounted"] == false && !v["mount"].is_null()))
-        .map(|v| {
-            let problems = v["problems"].as_array().into_iter().flatten();
-            let why: Vec<&str> = problems.filter_map(Value::as_str).collect();
-            format!("{}: {}", v["name"].as_str().unwrap_or_default(), why.join("; "))
-        })
-        .collect();
+    let lines = |problems: &Value| -> Vec<String> {
+        let each = problems.as_array().into_iter().flatten();
+        each.filter_map(|line| line.as_str().map(str::to_owned)).collect()
+    };
+    let mut broken = lines(&status["problems"]);
+    let volumes = status["volumes"].as_array().into_iter().flatten();
+    broken.extend(
+        volumes
+            .filter(|v| v["open"] == false || (v["mounted"] == false && !v["mount"].is_null()))
+            .map(|v| {
+                let name = v["name"].as_str().unwrap_or_default();
+                format!("{name}: {}", lines(&v["problems"]).join("; "))
+            }),
+    );
     let message = format!("the daemon runs, but not every volume is there: {}", broken.join("; "));
     let hint = "mend the cause, then run `lockstep start` again";
     (!broken.is_empty()).then(|| Failure::failed(message, hint))

@@ -80,7 +80,11 @@ pub fn status(answer: &Value) -> String {
             let _ = writeln!(out, "  problem: {}", problem.as_str().unwrap_or_default());
         }
     }
-    if volumes.is_empty() {
+    let problems = answer["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for problem in problems {
+        let _ = writeln!(out, "\nproblem: {}", problem.as_str().unwrap_or_default());
+    }
+    if volumes.is_empty() && problems.is_empty() {
         out.push_str("\nNothing is shared yet: run `lockstep share DIR`.\n");
     }
     out

@@ -1,77 +1,91 @@
-//! One daemon per home: an exclusive lock on a file that nobody deletes.
+//! One daemon per home, by two locks that end with its process however that ends: `daemon.lock`
+//! decides who is the daemon, and only daemons touch it; `daemon.pid` is locked by a daemon that has
+//! made it, and commands look at that lock to learn whether one lives.
 
-use super::durable;
 use crate::errors::{Failure, Outcome};
 use crate::home::Home;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// A command that asks whether the lock is free holds it for a moment; taking it outlasts that.
-const TAKE_PATIENCE: Duration = Duration::from_millis(300);
+/// A daemon that is just starting or just ending holds one lock without the other this long at most.
+const BETWEEN_LOCKS_MAX: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Held by the daemon of a home until its process ends.
 #[derive(Debug)]
 pub struct HomeLock {
-    pid_file: PathBuf,
-    _file: File,
+    pid_path: PathBuf,
+    // The order of release: who sees `daemon.pid` unlocked may start a daemon at once.
+    _decides: File,
+    _lives: File,
 }
 
 impl HomeLock {
     /// Becomes the one daemon of `home`.
     pub fn take(home: &Home) -> Outcome<Self> {
-        let deadline = Instant::now() + TAKE_PATIENCE;
-        let file = loop {
-            match try_lock(home)? {
-                Some(file) => break file,
-                None if Instant::now() < deadline => std::thread::sleep(PAUSE),
-                None => return Err(occupied(home)),
+        let deadline = Instant::now() + BETWEEN_LOCKS_MAX;
+        let decides = open(&home.lock_file())?;
+        while !try_lock(&decides, FlockOperation::NonBlockingLockExclusive, &home.lock_file())? {
+            if Self::is_held(home)? || Instant::now() > deadline {
+                return Err(occupied(home));
             }
-        };
-        let pid_file = home.pid_file();
-        durable::replace(&pid_file, format!("{}\n", std::process::id()).as_bytes())
-            .map_err(|e| Failure::io("write", &pid_file, &e, "make room on that filesystem"))?;
-        Ok(HomeLock { pid_file, _file: file })
+            std::thread::sleep(PAUSE);
+        }
+        let pid_path = home.pid_file();
+        let lives = open(&pid_path)?;
+        // Waits for nobody but a command that is looking.
+        try_lock(&lives, FlockOperation::LockExclusive, &pid_path)?;
+        write_pid(&lives)
+            .map_err(|e| Failure::io("write", &pid_path, &e, "make room on that filesystem"))?;
+        Ok(HomeLock { pid_path, _decides: decides, _lives: lives })
     }
 
     /// Whether a daemon of `home` lives. A home that does not exist has none.
     pub fn is_held(home: &Home) -> Outcome<bool> {
-        if !home.lock_file().exists() {
-            return Ok(false);
-        }
-        Ok(try_lock(home)?.is_none())
+        let path = home.pid_file();
+        let looking = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(Failure::io("open", &path, &e, HINT)),
+        };
+        Ok(!try_lock(&looking, FlockOperation::NonBlockingLockShared, &path)?)
     }
 }
 
 impl Drop for HomeLock {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.pid_file);
+        let _ = std::fs::remove_file(&self.pid_path);
     }
 }
+
+const HINT: &str = "run the command as the user who owns the home";
 
 /// The process id of `home`'s daemon, for a sentence to the user.
 pub fn pid(home: &Home) -> Option<u32> {
     std::fs::read_to_string(home.pid_file()).ok()?.trim().parse().ok()
 }
 
-fn try_lock(home: &Home) -> Outcome<Option<File>> {
-    let path = home.lock_file();
-    let hint = "run the command as the user who owns the home";
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|e| Failure::io("open", &path, &e, hint))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(e) => Err(Failure::io("lock", &path, &e.into(), "put the home on a local filesystem")),
+fn open(path: &Path) -> Outcome<File> {
+    let mut options = OpenOptions::new();
+    let opened = options.write(true).create(true).truncate(false).mode(0o600).open(path);
+    opened.map_err(|e| Failure::io("open", path, &e, HINT))
+}
+
+fn try_lock(file: &File, operation: FlockOperation, path: &Path) -> Outcome<bool> {
+    match flock(file, operation) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(e) => Err(Failure::io("lock", path, &e.into(), "put the home on a local filesystem")),
     }
+}
+
+fn write_pid(mut file: &File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.write_all(format!("{}\n", std::process::id()).as_bytes())
 }
 
 fn occupied(home: &Home) -> Failure {
@@ -93,13 +107,28 @@ mod tests {
         let home = Home::locate(Some(&dir)).unwrap();
         assert_eq!(HomeLock::is_held(&home), Ok(false));
         home.create().unwrap();
-        let lock = HomeLock::take(&home).unwrap();
-        assert_eq!(HomeLock::is_held(&home), Ok(true));
-        let refusal = HomeLock::take(&home).unwrap_err();
-        assert!(refusal.message().contains(&std::process::id().to_string()), "{refusal}");
-        drop(lock);
-        assert_eq!(HomeLock::is_held(&home), Ok(false));
+        for _ in 0..3 {
+            let lock = HomeLock::take(&home).unwrap();
+            assert_eq!(HomeLock::is_held(&home), Ok(true));
+            let start = Instant::now();
+            let refusal = HomeLock::take(&home).unwrap_err();
+            assert!(start.elapsed() < BETWEEN_LOCKS_MAX, "it does not lie in wait for the lock");
+            assert!(refusal.message().contains(&std::process::id().to_string()), "{refusal}");
+            drop(lock);
+            assert_eq!(HomeLock::is_held(&home), Ok(false));
+        }
         assert_eq!(pid(&home), None);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn the_pid_file_of_a_crashed_daemon_means_nothing() {
+        let dir = std::env::temp_dir().join(format!("lockstep-crash-{}", std::process::id()));
+        let home = Home::locate(Some(&dir)).unwrap();
+        home.create().unwrap();
+        std::fs::write(home.pid_file(), "1\n").unwrap();
+        assert_eq!(HomeLock::is_held(&home), Ok(false));
+        drop(HomeLock::take(&home).unwrap());
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -61,6 +61,8 @@ pub struct Daemon {
     invites: Arc<InviteBook>,
     net: Net,
     runtime: Handle,
+    /// Volumes of the home that could not even be listed, and why.
+    left_out: Mutex<Vec<String>>,
     /// Permission bits of directories made for the user (the umask is lifted for the mounts).
     dir_mode: u32,
     /// Held by a command that changes which volumes there are, or opens, mounts or closes one.
@@ -73,7 +75,7 @@ pub struct Daemon {
 impl Daemon {
     /// Loads keys and records; opens nothing yet.
     pub fn assemble(home: &Home, runtime: &Handle, dir_mode: u32) -> Outcome<Arc<Self>> {
-        let told = |e: &dyn std::error::Error| Failure::of_sentence(&e.to_string());
+        let told = |e: &dyn std::error::Error| Failure::failed(e.to_string(), "");
         let identity = Identity::load_or_create(&home.identity_key()).map_err(|e| told(&e))?;
         let me = identity.peer_id();
         let invites = Arc::new(InviteBook::open(&home.invites()).map_err(|e| told(&e))?);
@@ -88,6 +90,7 @@ impl Daemon {
             invites,
             net,
             runtime: runtime.clone(),
+            left_out: Mutex::default(),
             dir_mode,
             changing: Mutex::new(()),
             opened: Mutex::new(false),
@@ -110,11 +113,18 @@ impl Daemon {
                 let _changing = self.change();
                 Ok(self.bring_up())
             }
-            Request::Stop => {
-                self.stop.notify_one();
-                Ok(json!({ "stopping": true, "pid": std::process::id() }))
+            Request::Stop => Ok(self.stop()),
+            Request::StopIfIdle => {
+                let _changing = self.change();
+                let idle = self.volumes.all().is_empty();
+                Ok(if idle { self.stop() } else { json!({ "stopping": false }) })
             }
         }
+    }
+
+    fn stop(&self) -> Value {
+        self.stop.notify_one();
+        json!({ "stopping": true, "pid": std::process::id() })
     }
 
     /// The right to change the set of volumes, once all that the home remembers were opened.
@@ -136,7 +146,10 @@ impl Daemon {
             match VolumeRecord::load(&self.home, id) {
                 Ok(Some(record)) => self.volumes.insert(Hosted::new(record)),
                 Ok(None) => tracing::warn!(volume = %id, "a volume without a record is left alone"),
-                Err(failure) => tracing::warn!(volume = %id, %failure, "a volume is left out"),
+                Err(failure) => {
+                    tracing::warn!(volume = %id, "a volume is left out: {}", failure.one_line());
+                    self.left_out.lock().push(failure.one_line());
+                }
             }
         }
         self.bring_up();

@@ -16,6 +16,7 @@ pub fn report(daemon: &Daemon) -> Value {
         "id": daemon.me.to_string(),
         "listen": daemon.net.listening(),
         "volumes": volumes,
+        "problems": *daemon.left_out.lock(),
     })
 }
 

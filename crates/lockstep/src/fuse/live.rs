@@ -13,6 +13,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -32,7 +33,7 @@ impl Place {
         fs::create_dir(dir.path().join("files")).unwrap();
         let disk = Arc::new(PlainDisk::open(&dir.path().join("files")).unwrap());
         let db = StateDb::open(&dir.path().join("state")).unwrap();
-        let volume = Volume::open(disk, db, Slot(1), "here", Origin::Created).unwrap();
+        let volume = Volume::start(disk, db, Slot(1), "here", Origin::Created).unwrap();
         let mut place = Place { mounted: None, volume, dir };
         // Over the backing directory itself: the harder of the two cases.
         place.mounted = Some(mount(place.volume.clone(), "live", &place.path("")).unwrap());
@@ -141,14 +142,15 @@ fn content_is_read_once_until_it_changes() {
 }
 
 #[test]
-fn attributes_are_asked_once_after_a_listing_none_at_all() {
+fn after_a_listing_no_attributes_are_asked_for() {
     let place = Place::new();
     for i in 0..50 {
         place.remote_write(&format!("{i}"), b"x");
     }
-    assert_eq!(place.names().len(), 50);
+    let names = place.names();
+    assert_eq!(names.len(), 50);
     let before = place.requests("lookup") + place.requests("getattr");
-    for name in place.names() {
+    for name in names {
         fs::symlink_metadata(place.path(&name)).unwrap();
     }
     assert_eq!(place.requests("lookup") + place.requests("getattr"), before);
@@ -159,7 +161,10 @@ fn the_calls_of_a_shell_arrive_and_answer() {
     let place = Place::new();
     let (a, b) = (place.path("a"), place.path("b"));
     fs::write(&a, b"hello").unwrap();
-    assert_eq!(fs::OpenOptions::new().create_new(true).write(true).open(&a).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(
+        fs::OpenOptions::new().create_new(true).write(true).open(&a).unwrap_err().kind(),
+        ErrorKind::AlreadyExists
+    );
     fs::OpenOptions::new().append(true).open(&a).unwrap().write_all(b" world").unwrap();
     fs::hard_link(&a, &b).unwrap();
     assert_eq!(fs::metadata(&a).unwrap().nlink(), 2);
@@ -241,4 +246,34 @@ fn a_mount_in_use_is_neither_cleared_nor_covered() {
     assert!(matches!(again, MountError::Occupied { .. }), "{again}");
     let clear = clear_stale(&place.path("")).unwrap_err();
     assert!(clear.to_string().contains("'live'"), "{clear}");
+}
+
+/// A lookup may be answered from the older state and taken up by the kernel after the change was
+/// pushed (see [`super::introduced`]).
+#[test]
+fn a_lookup_that_races_with_a_change_is_not_cached_for_long() {
+    let place = Place::new();
+    let stop = AtomicBool::new(false);
+    let current = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let name = current.load(Ordering::Relaxed).to_string();
+                    let _ = fs::symlink_metadata(place.path(&name));
+                }
+            });
+        }
+        for round in 0..200u64 {
+            current.store(round, Ordering::Relaxed);
+            let name = round.to_string();
+            let node = place.remote_write(&name, b"1");
+            let opened = place.volume.open(node, libc::O_WRONLY).unwrap();
+            place.volume.write(opened.fh, 0, b"123", false, false).unwrap();
+            place.volume.release(opened.fh);
+            place.mounted().cache().invalidate_node(node);
+            wait_until("the newer size", || fs::metadata(place.path(&name)).unwrap().len() == 3);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
 }

@@ -125,28 +125,39 @@ impl Pump {
         let mut index = run.first;
         let mut chunk = Vec::with_capacity(job.transfer.chunk_len(index));
         let mut refused = false;
-        self.stream(&link, lane, job, run.offset_bytes, run.len_bytes, &mut |mut bytes: &[u8]| {
-            while !bytes.is_empty() {
-                let (now, rest) =
-                    bytes.split_at(bytes.len().min(job.transfer.chunk_len(index) - chunk.len()));
-                chunk.extend_from_slice(now);
-                bytes = rest;
-                if chunk.len() == job.transfer.chunk_len(index) {
-                    if !job.transfer.put_chunk(index, &chunk)? {
-                        self.volume.transfers.counts.refused_chunks.fetch_add(1, Ordering::Relaxed);
-                        refused = true;
+        self.stream(
+            &link,
+            lane,
+            job,
+            run.offset_bytes,
+            run.len_bytes,
+            &mut |mut bytes: &[u8]| {
+                while !bytes.is_empty() {
+                    let (now, rest) = bytes
+                        .split_at(bytes.len().min(job.transfer.chunk_len(index) - chunk.len()));
+                    chunk.extend_from_slice(now);
+                    bytes = rest;
+                    if chunk.len() == job.transfer.chunk_len(index) {
+                        if !job.transfer.put_chunk(index, &chunk)? {
+                            self.volume
+                                .transfers
+                                .counts
+                                .refused_chunks
+                                .fetch_add(1, Ordering::Relaxed);
+                            refused = true;
+                        }
+                        chunk.clear();
+                        index += 1;
+                        if index >= run.first + run.count && !rest.is_empty() {
+                            refused = true;
+                            return Ok(false);
+                        }
+                        self.volume.transfers.progressed();
                     }
-                    chunk.clear();
-                    index += 1;
-                    if index >= run.first + run.count && !rest.is_empty() {
-                        refused = true;
-                        return Ok(false);
-                    }
-                    self.volume.transfers.progressed();
                 }
-            }
-            Ok(!refused && !self.is_closing())
-        })?;
+                Ok(!refused && !self.is_closing())
+            },
+        )?;
         match refused || index < run.first + run.count {
             true => Err(Stopped::Corrupt),
             false => Ok(()),
@@ -157,8 +168,7 @@ impl Pump {
     fn plan(&self, job: &FetchJob, lane: Lane, link: &Arc<Link>) -> Result<(), Stopped> {
         let size = job.content.size_bytes;
         if size > chunk::CHUNK_MIN_BYTES as u64 {
-            let manifest =
-                self.runtime.block_on(link.manifest(job.node, job.content))?;
+            let manifest = self.runtime.block_on(link.manifest(job.node, job.content))?;
             return self.begin(job, manifest);
         }
         let mut bytes = Vec::with_capacity(size as usize);

@@ -143,7 +143,11 @@ impl Pump {
         Ok(pump)
     }
 
-    fn start(self: &Arc<Self>, name: &str, run: impl FnOnce(&Pump) + Send + 'static) -> anyhow::Result<()> {
+    fn start(
+        self: &Arc<Self>,
+        name: &str,
+        run: impl FnOnce(&Pump) + Send + 'static,
+    ) -> anyhow::Result<()> {
         let pump = Arc::clone(self);
         let thread = std::thread::Builder::new()
             .name(format!("lockstep-{name}"))

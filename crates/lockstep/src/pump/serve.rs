@@ -40,7 +40,9 @@ impl Pump {
     /// A peer that knows more of this log than is left of it here was there before a power cut.
     fn meet(&self, theirs: &Hello) {
         if !ship::plausible(theirs.applied, self.volume.last()) {
-            tracing::warn!("the end of the change log was lost: going on after what the peer knows");
+            tracing::warn!(
+                "the end of the change log was lost: going on after what the peer knows"
+            );
             self.volume.skip_past(theirs.applied);
         }
     }
@@ -53,7 +55,12 @@ impl Pump {
         };
         self.meet(link.their_hello());
         let applied = link.their_hello().applied;
-        self.volume.acked(peer.slot, applied, applied.min(self.volume.acked_by(peer.slot).durable), false);
+        self.volume.acked(
+            peer.slot,
+            applied,
+            applied.min(self.volume.acked_by(peer.slot).durable),
+            false,
+        );
         peer.session_up(link);
         self.volume.transfers.set_online(true);
         self.volume.queue_wanted();
@@ -72,10 +79,10 @@ impl Pump {
     /// A batch of the peer's changes. Its answer says how far they are applied.
     pub fn notify(&self, id: PeerId, batch: Batch) -> Result<Ack> {
         let peer = self.peer(id)?;
-        let changes = batch.notifications.into_iter().map(|n| Incoming {
-            change: n.change,
-            inline: n.inline.map(|bytes| bytes.to_vec()),
-        });
+        let changes = batch
+            .notifications
+            .into_iter()
+            .map(|n| Incoming { change: n.change, inline: n.inline.map(|bytes| bytes.to_vec()) });
         peer.deliver(changes.collect(), APPLY_WAIT);
         Ok(Ack {
             applied: self.volume.applied(peer.slot),

@@ -2,7 +2,7 @@
 
 use crate::support::command::run;
 use crate::support::connected;
-use crate::support::environment::mounts_below;
+use crate::support::environment::{self, mounts_below};
 use crate::support::pair::{Layout, Pair};
 use crate::support::peer::Placing;
 use crate::support::repository::noise;
@@ -211,7 +211,7 @@ fn the_daemon_does_not_hold_the_pipes_of_the_command() {
     let Some(pair) = Pair::apart(Layout::default()) else { return };
     let mut shell = Command::new("sh");
     let script = "out=$(\"$0\" --home \"$1\" share \"$2\" --no-mount --listen 127.0.0.1:0 --json) && echo \"got $out\"";
-    shell.args(["-c", script, env!("CARGO_BIN_EXE_lockstep")]);
+    shell.args(["-c", script]).arg(environment::binary());
     shell.arg(&pair.a.home).arg(&pair.a.backing);
     let outcome = run(&mut shell, Duration::from_secs(60)).success();
     assert!(outcome.stdout.starts_with("got {"), "{outcome:#?}");
@@ -254,7 +254,7 @@ fn nothing_per_operation_is_logged() {
 #[test]
 fn home_is_not_needed_with_an_explicit_one() {
     let Some(pair) = Pair::apart(Layout::default()) else { return };
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
+    let mut command = Command::new(environment::binary());
     command.env_clear().arg("--home").arg(&pair.a.home).arg("share").arg(&pair.a.backing);
     run(command.args(["--no-mount", "--listen", "127.0.0.1:0", "--json"]), SOON).success().json();
 }
@@ -262,7 +262,7 @@ fn home_is_not_needed_with_an_explicit_one() {
 #[test]
 fn slow_demo_shows_the_main_job() {
     let Some(pair) = Pair::apart(Layout::default()) else { return };
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
+    let mut command = Command::new(environment::binary());
     let temporary = pair.outside("demo");
     let command = command.arg("demo").env("TMPDIR", &temporary).env("HOME", pair.outside("home"));
     let outcome = run(command, Duration::from_secs(240)).success();

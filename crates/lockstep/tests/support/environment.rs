@@ -8,6 +8,12 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 /// The user and group that stand for "an ordinary user" when tests run as root.
 pub const NOBODY: u32 = 65_534;
 
+/// The program under test: the one just built, or that of `LOCKSTEP_TEST_BINARY`.
+pub fn binary() -> PathBuf {
+    let other = std::env::var_os("LOCKSTEP_TEST_BINARY").map(PathBuf::from);
+    other.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_lockstep")))
+}
+
 /// Whether the tests run as root.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

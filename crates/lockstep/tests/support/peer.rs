@@ -58,7 +58,7 @@ impl Peer {
     /// such a user can reach.
     pub fn become_nobody(&mut self) {
         let binary = self.home.with_file_name("lockstep");
-        std::fs::copy(env!("CARGO_BIN_EXE_lockstep"), &binary).expect("the binary can be copied");
+        std::fs::copy(environment::binary(), &binary).expect("the binary can be copied");
         let parent = self.home.parent().expect("made by new");
         for dir in [Some(parent), Some(&*self.home), Some(&*self.backing), self.mount.as_deref()]
             .into_iter()
@@ -84,7 +84,7 @@ impl Peer {
     pub fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
         let mut command = match &self.user {
             Some(binary) => environment::as_nobody(binary),
-            None => Command::new(env!("CARGO_BIN_EXE_lockstep")),
+            None => Command::new(environment::binary()),
         };
         for name in ["LOCKSTEP_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"] {
             command.env_remove(name);
@@ -223,7 +223,7 @@ impl Drop for Peer {
             eprintln!("--- {}'s daemon.log ends:\n{}", self.name, self.log_tail(40));
         }
         let mut stop = Command::new("timeout");
-        stop.args(["-k", "1", "20"]).arg(env!("CARGO_BIN_EXE_lockstep"));
+        stop.args(["-k", "1", "20"]).arg(environment::binary());
         let _ = stop.arg("--home").arg(&self.home).arg("stop").output();
         self.signal(rustix::process::Signal::KILL);
         kill_recorded_daemon(&self.home);

@@ -114,7 +114,6 @@ impl Keeper {
     /// Whether a session came up, ours or the peer's.
     async fn attempt(&mut self) -> bool {
         let addrs = self.addrs.borrow_and_update().clone();
-        let _dialing = self.slot.dialing();
         let attempt = tokio::select! {
             attempt = self.dialler.attempt(self.wanted.0, self.wanted.1, &addrs) => attempt,
             _ = self.slot.wait_up() => {

@@ -32,9 +32,13 @@ impl Rpc {
         if offset.checked_add(len).is_none_or(|end| end > content.size_bytes) {
             return Err(Refusal::Invalid("a read reaches beyond the end of its content".into()));
         }
-        self.produce(session, |data| proto::ReadResponse { data }, move |service, session, sink| {
-            service.read(session.peer, session.volume, node, content, offset, len, sink)
-        })
+        self.produce(
+            session,
+            |data| proto::ReadResponse { data },
+            move |service, session, sink| {
+                service.read(session.peer, session.volume, node, content, offset, len, sink)
+            },
+        )
         .await
     }
 
@@ -45,11 +49,15 @@ impl Rpc {
         let session = self.session(&request.volume, &STREAMS)?;
         let node = wire::node(request.node)?;
         let content = wire::content(request.content.as_ref())?;
-        self.produce(session, |data| proto::ManifestPart { data }, move |service, session, sink| {
-            let manifest = service.manifest(session.peer, session.volume, node, content)?;
-            sink(Bytes::from(manifest.encode()));
-            Ok(())
-        })
+        self.produce(
+            session,
+            |data| proto::ManifestPart { data },
+            move |service, session, sink| {
+                let manifest = service.manifest(session.peer, session.volume, node, content)?;
+                sink(Bytes::from(manifest.encode()));
+                Ok(())
+            },
+        )
         .await
     }
 

@@ -54,7 +54,7 @@ async fn every_call(link: &Link) {
     }
     let past_the_end = link.read(Lane::Bulk, NODE, content(100), 90, 1000).await.unwrap();
     assert_eq!(drain(past_the_end, 90).await, Ok(10));
-    let manifest = link.manifest(NODE, content(640)).await.unwrap();
+    let manifest = link.manifest(NODE, content(40_960)).await.unwrap();
     assert_eq!(manifest.chunks.len(), 10);
     assert_eq!(link.manifest(NODE, ContentRef::default()).await, Err(Refusal::Gone));
     let barrier = |upto| BarrierRequest { upto: Sequence(upto), timeout_ms: 1000 };
@@ -154,7 +154,7 @@ async fn a_manifest_larger_than_a_message_arrives_whole() {
     let (_a, b, _) = connected(22).await;
     let link = b.fake.link(1).await;
     // 320,000 chunks: 11.5 MB.
-    let manifest = soon(link.manifest(NODE, content(64 * 320_000))).await.unwrap();
+    let manifest = soon(link.manifest(NODE, content(4096 * 320_000))).await.unwrap();
     assert_eq!(manifest.chunks.len(), 320_000);
 }
 
@@ -163,5 +163,5 @@ async fn a_manifest_that_does_not_fit_its_content_is_refused() {
     let (_a, b, _) = connected(24).await;
     let link = b.fake.link(1).await;
     // The fake rounds down to whole chunks.
-    assert!(matches!(link.manifest(NODE, content(650)).await, Err(Refusal::Invalid(_))));
+    assert!(matches!(link.manifest(NODE, content(41_000)).await, Err(Refusal::Invalid(_))));
 }

@@ -128,8 +128,8 @@ impl PeerService for Fake {
         if content.size_bytes == 0 {
             return Err(Refusal::Gone);
         }
-        let chunk = ChunkRef { len_bytes: 64, hash: [1; 32] };
-        Ok(Manifest { chunks: vec![chunk; (content.size_bytes / 64) as usize] })
+        let chunk = ChunkRef { len_bytes: 4096, hash: [1; 32] };
+        Ok(Manifest { chunks: vec![chunk; (content.size_bytes / 4096) as usize] })
     }
 
     fn read(
@@ -243,7 +243,8 @@ pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
     pub(super) fn new() -> Scratch {
-        let path = std::env::temp_dir().join(format!("lockstep-net-{:x}", crate::entropy::number()));
+        let path =
+            std::env::temp_dir().join(format!("lockstep-net-{:x}", crate::entropy::number()));
         std::fs::create_dir(&path).unwrap();
         Scratch(path)
     }

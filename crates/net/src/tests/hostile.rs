@@ -203,9 +203,8 @@ async fn a_call_on_the_wrong_lane_is_refused() {
     use crate::wire::{proto, volume_bytes};
     let (a, _b, address) = connected(98).await;
     // A member's key, but the session its read lane names is not forming: nothing is served.
-    let mut lane = tls::dial(&identity(99), a.id(), address, Alpn::Forward(Purpose::Read))
-        .await
-        .unwrap();
+    let mut lane =
+        tls::dial(&identity(99), a.id(), address, Alpn::Forward(Purpose::Read)).await.unwrap();
     let greeting = crate::greeting::Greeting { volume: VOLUME, session: 1 };
     greeting.write(&mut lane.stream).await.unwrap();
     let mut answer = Vec::new();
@@ -217,4 +216,22 @@ async fn a_call_on_the_wrong_lane_is_refused() {
     let barrier = proto::BarrierRequest { volume: volume_bytes(VOLUME), upto: 1, timeout_ms: 0 };
     let refused = Refusal::from(soon(caller.barrier(barrier)).await.unwrap_err());
     assert!(matches!(refused, Refusal::Unauthorized(_)), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_cannot_make_us_decode_a_large_message() {
+    use crate::wire::{proto, volume_bytes};
+    let a = Peer::new(100);
+    let address = a.listen().await;
+    let lane = tls::dial(&identity(101), a.id(), address, Alpn::Pair).await.unwrap();
+    let (mut caller, connection) = crate::http2::call_on(lane.stream).await.unwrap();
+    tokio::spawn(connection);
+    let batch = proto::BatchNotifyRequest {
+        notifications: vec![proto::NotifyRequest::default(); 100_000],
+        seq: 1,
+        timestamp: 1,
+        volume: volume_bytes(VOLUME),
+    };
+    let refused = soon(caller.batch_notify(batch)).await.unwrap_err();
+    assert!(refused.message().contains("length too large"), "{refused:?}");
 }

@@ -25,7 +25,9 @@ fn a_key_that_others_can_read_is_refused() {
     for mode in [0o640, 0o604, 0o660] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let error = Identity::load_or_create(&path).unwrap_err();
-        assert!(matches!(error, IdentityError::Exposed { .. }) && error.to_string().contains("chmod"));
+        assert!(
+            matches!(error, IdentityError::Exposed { .. }) && error.to_string().contains("chmod")
+        );
     }
 }
 

@@ -111,7 +111,10 @@ fn the_book_remembers_across_restarts_and_keeps_no_secret() {
     let book = InviteBook::open(&path).unwrap();
     assert_eq!(book.redeem(VOLUME, &used, 1), Err(InviteRefusal::Used));
     assert_eq!(book.redeem(VOLUME, &open, 100), Err(InviteRefusal::Expired));
-    assert_eq!(book.redeem(lockstep_core::VolumeId([1; 16]), &open, 1), Err(InviteRefusal::Unknown));
+    assert_eq!(
+        book.redeem(lockstep_core::VolumeId([1; 16]), &open, 1),
+        Err(InviteRefusal::Unknown)
+    );
     assert_eq!(book.redeem(VOLUME, &open, 99), Ok(()));
 }
 

@@ -111,7 +111,11 @@ async fn a_member_that_is_revoked_loses_its_session_and_is_told_why() {
     a.fake.until("the end", |seen| seen.down.len() == 1).await;
     b.fake.until("the end", |seen| seen.down.len() == 1).await;
     soon(async {
-        while b.net.dial_problem(a.id(), VOLUME).is_none_or(|p| !matches!(p, Refusal::Unauthorized(_))) {
+        while b
+            .net
+            .dial_problem(a.id(), VOLUME)
+            .is_none_or(|p| !matches!(p, Refusal::Unauthorized(_)))
+        {
             tokio::task::yield_now().await;
         }
     })

@@ -77,9 +77,9 @@ pub(super) fn slot(number: u32) -> Decoded<Slot> {
 }
 
 pub(super) fn exact<const N: usize>(bytes: &[u8], field: &'static str) -> Decoded<[u8; N]> {
-    bytes.try_into().map_err(|_| {
-        WireError::new(field, format!("must have {N} bytes and has {}", bytes.len()))
-    })
+    bytes
+        .try_into()
+        .map_err(|_| WireError::new(field, format!("must have {N} bytes and has {}", bytes.len())))
 }
 
 fn op(wire: proto::NotifyRequest) -> Decoded<Op> {

@@ -4,9 +4,7 @@ use super::proto::{self, EditKind, NotifyType, rename_target};
 use crate::message::Notification;
 use bytes::Bytes;
 use lockstep_core::change::{Body, RenameTarget};
-use lockstep_core::{
-    Change, ContentRef, EntryName, NodeId, Op, Perm, Times, Timespec, Version,
-};
+use lockstep_core::{Change, ContentRef, EntryName, NodeId, Op, Perm, Times, Timespec, Version};
 
 /// One change with its inline bytes.
 pub(crate) fn notification(notification: &Notification) -> proto::NotifyRequest {
@@ -91,12 +89,7 @@ fn with_body(body: &Body, mut wire: proto::NotifyRequest) -> proto::NotifyReques
     wire
 }
 
-fn entry(
-    kind: NotifyType,
-    parent: NodeId,
-    name: &EntryName,
-    at: Timespec,
-) -> proto::NotifyRequest {
+fn entry(kind: NotifyType, parent: NodeId, name: &EntryName, at: Timespec) -> proto::NotifyRequest {
     proto::NotifyRequest {
         r#type: kind.into(),
         parent: parent.0,

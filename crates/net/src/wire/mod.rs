@@ -1,12 +1,14 @@
 //! The wire: generated messages, and the way from and to verified types. Decoding never trusts:
 //! what comes out has passed the checks that `core`'s types promise.
 
+mod codec;
 mod decode;
 mod encode;
 mod session;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use codec::Codec;
 pub(crate) use decode::{content, node, notification, volume};
 pub(crate) use encode::{content as encode_content, notification as encode_notification};
 pub(crate) use session::{decode_batch, encode_barrier, encode_batch, volume_bytes};

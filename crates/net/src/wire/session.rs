@@ -1,7 +1,7 @@
 //! The messages around the changes: pairing, opening, batches, progress.
 
 use super::decode::{exact, sequence, slot};
-use super::{WireError, notification, encode_notification, proto, volume};
+use super::{WireError, encode_notification, notification, proto, volume};
 use crate::limits::ADDRESSES_MAX;
 use crate::message::{
     Ack, BarrierReply, BarrierRequest, Batch, Beat, Hello, PairGrant, PairRequest,
@@ -29,11 +29,7 @@ pub(crate) fn decode_batch(wire: proto::BatchNotifyRequest) -> Decoded<Batch> {
     Ok(Batch {
         seq: sequence(wire.seq, "batch number")?.0,
         timestamp_ms: wire.timestamp,
-        notifications: wire
-            .notifications
-            .into_iter()
-            .map(notification)
-            .collect::<Decoded<_>>()?,
+        notifications: wire.notifications.into_iter().map(notification).collect::<Decoded<_>>()?,
     })
 }
 

@@ -41,8 +41,11 @@ impl Dice {
 
     fn name(&mut self) -> EntryName {
         let len = 1 + self.below(255);
-        let bytes: Vec<u8> =
-            self.bytes(len).into_iter().map(|b| if b == 0 || b == b'/' { b'n' } else { b }).collect();
+        let bytes: Vec<u8> = self
+            .bytes(len)
+            .into_iter()
+            .map(|b| if b == 0 || b == b'/' { b'n' } else { b })
+            .collect();
         EntryName::new(&bytes).unwrap_or_else(|_| EntryName::new(b"name").unwrap())
     }
 
