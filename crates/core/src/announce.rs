@@ -1,11 +1,14 @@
 //! When a written file's content is announced.
 //!
-//! The first change of a quiet file leaves at once. Repeats within
-//! [`limits::CONTENT_DEBOUNCE_MS`] are announced once, the deadline moving with each, but never
-//! beyond [`limits::CONTENT_DEBOUNCE_MAX_MS`]: a file rewritten all the time must not starve.
+//! The first change of a quiet file leaves at once. Repeats shortly after are announced once, the
+//! deadline moving with each: by [`CONTENT_DEBOUNCE_MIN_MS`], or for a file whose announcement is
+//! expensive by ten times its cost, up to [`CONTENT_DEBOUNCE_MS`]. It never moves further than ten
+//! such pauses ([`CONTENT_DEBOUNCE_MAX_MS`]): a file rewritten all the time must not starve.
 
 use crate::ids::NodeId;
-use crate::limits::{CONTENT_DEBOUNCE_MAX_MS, CONTENT_DEBOUNCE_MS, CONTENT_OPEN_ANNOUNCE_MS};
+use crate::limits::{
+    CONTENT_DEBOUNCE_MAX_MS, CONTENT_DEBOUNCE_MIN_MS, CONTENT_DEBOUNCE_MS, CONTENT_OPEN_ANNOUNCE_MS,
+};
 use std::collections::BTreeMap;
 
 /// Which files have unannounced writes, and when each is due. Times are milliseconds of any
@@ -46,14 +49,14 @@ impl Announcements {
 
     /// The last writer of `node` closed it. Whether it is due at once.
     pub fn closed(&mut self, node: NodeId, now_ms: u64) -> bool {
-        let quiet =
-            self.last.get(&node).is_none_or(|last| now_ms >= last.at_ms + CONTENT_DEBOUNCE_MS);
+        let pause_ms = self.last.get(&node).map_or(0, |last| {
+            let pause_ms = pause_ms(last.cost_ms);
+            if now_ms >= last.at_ms + pause_ms { 0 } else { pause_ms }
+        });
         let Some(dirty) = self.dirty.get_mut(&node) else { return false };
         dirty.closed = true;
-        dirty.due_ms = match quiet {
-            true => now_ms,
-            false => (now_ms + CONTENT_DEBOUNCE_MS).min(dirty.since_ms + CONTENT_DEBOUNCE_MAX_MS),
-        };
+        let latest = dirty.since_ms + pause_ms * PAUSES_MAX;
+        dirty.due_ms = (now_ms + pause_ms).min(latest);
         dirty.due_ms <= now_ms
     }
 
@@ -114,6 +117,14 @@ impl Announcements {
     }
 }
 
+/// Pauses by which repeats may put an announcement off.
+const PAUSES_MAX: u64 = CONTENT_DEBOUNCE_MAX_MS / CONTENT_DEBOUNCE_MS;
+
+/// How long a repeat of an announcement that took `cost_ms` waits for company.
+fn pause_ms(cost_ms: u64) -> u64 {
+    (10 * cost_ms).clamp(CONTENT_DEBOUNCE_MIN_MS, CONTENT_DEBOUNCE_MS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,7 +144,7 @@ mod tests {
         let mut a = Announcements::default();
         a.wrote(NODE, 0);
         a.closed(NODE, 0);
-        a.announced(NODE, 0, 0);
+        a.announced(NODE, 0, 1_000);
         let mut announced_at = None;
         for now in (150..4000).step_by(150) {
             a.wrote(NODE, now);
@@ -147,6 +158,17 @@ mod tests {
             announced_at.is_some_and(|at| at <= 150 + CONTENT_DEBOUNCE_MAX_MS),
             "{announced_at:?}"
         );
+    }
+
+    #[test]
+    fn a_small_file_overwritten_again_is_announced_within_twenty_milliseconds() {
+        let mut a = Announcements::default();
+        a.wrote(NODE, 0);
+        a.closed(NODE, 0);
+        a.announced(NODE, 0, 0);
+        a.wrote(NODE, 3);
+        assert!(!a.closed(NODE, 3));
+        assert_eq!(a.due(3 + CONTENT_DEBOUNCE_MIN_MS), [NODE]);
     }
 
     #[test]

@@ -12,7 +12,9 @@ pub const BACKGROUND_FETCHES_MAX: usize = 8;
 pub const PENDING_CHANGES_MAX: usize = 65_536;
 /// A new file's announcement waits this long for its first close.
 pub const CREATE_HOLD_MS: u64 = 10;
-/// Repeated content changes of one file within this time are announced once.
+/// Repeated content changes of one file within this time are announced once, at the least.
+pub const CONTENT_DEBOUNCE_MIN_MS: u64 = 20;
+/// The same for files that take long to announce.
 pub const CONTENT_DEBOUNCE_MS: u64 = 200;
 /// A file that keeps changing is announced at least this often.
 pub const CONTENT_DEBOUNCE_MAX_MS: u64 = 2_000;

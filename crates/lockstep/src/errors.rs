@@ -12,6 +12,8 @@ pub enum Fault {
     Usage,
     /// The command was understood and could not be carried out: exit code 1.
     Failed,
+    /// Nothing was done because another daemon of the home is coming or going: asking again helps.
+    Early,
 }
 
 /// A refused or failed command. It crosses the control socket, so it is plain text.
@@ -34,6 +36,16 @@ impl Failure {
     /// The command failed. `message` names the thing and the reason, `hint` the next step.
     pub fn failed(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Failure { fault: Fault::Failed, message: message.into(), hint: hint.into() }
+    }
+
+    /// Nothing was done, and asking again may help at once.
+    pub fn early(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Failure { fault: Fault::Early, message: message.into(), hint: hint.into() }
+    }
+
+    /// Whether nothing was done and asking again may help at once.
+    pub fn is_early(&self) -> bool {
+        self.fault == Fault::Early
     }
 
     /// A failure told in one sentence, whose last clause is the next step.
@@ -80,7 +92,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self.fault {
             Fault::Usage => 2,
-            Fault::Failed => 1,
+            Fault::Failed | Fault::Early => 1,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Accepted lanes become sessions: the dialer opens six, control first; when all are there and
+//! Accepted lanes become sessions: the dialler opens six, control first; when all are there and
 //! both have said Hello, the session is up.
 
 use crate::greeting::Greeting;

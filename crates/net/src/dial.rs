@@ -2,7 +2,7 @@
 
 mod keep;
 
-pub(crate) use keep::Dialers;
+pub(crate) use keep::Rediallers;
 
 use crate::greeting::Greeting;
 use crate::http2::{self, Caller};

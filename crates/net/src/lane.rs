@@ -40,9 +40,9 @@ impl From<Lane> for Purpose {
 /// What a connection was opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Alpn {
-    /// Pairing: the dialer calls, once.
+    /// Pairing: the dialler calls, once.
     Pair,
-    /// A lane of a session on which the dialer calls.
+    /// A lane of a session on which the dialler calls.
     Forward(Purpose),
     /// A lane of a session on which the acceptor calls.
     Back(Purpose),

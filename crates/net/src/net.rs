@@ -2,7 +2,7 @@
 
 use crate::accept::Acceptor;
 use crate::assembly::Assemblies;
-use crate::dial::{Dialers, Dialler};
+use crate::dial::{Dialler, Rediallers};
 use crate::message::{PairGrant, PairRequest};
 use crate::peers::Peers;
 use crate::{Identity, Invite, Link, PeerService, Refusal, Result};
@@ -23,7 +23,7 @@ struct Inner {
     peers: Arc<Peers>,
     acceptor: Arc<Acceptor>,
     dialler: Arc<Dialler>,
-    dialers: Dialers,
+    rediallers: Rediallers,
     listeners: Mutex<Vec<Listener>>,
 }
 
@@ -48,7 +48,7 @@ impl Net {
             acceptor: Arc::new(Acceptor::new(&identity, service.clone(), assemblies)),
             dialler: Arc::new(Dialler { identity, service, peers: peers.clone() }),
             peers,
-            dialers: Dialers::default(),
+            rediallers: Rediallers::default(),
             listeners: Mutex::default(),
         })))
     }
@@ -85,17 +85,17 @@ impl Net {
     /// Keeps a session with `peer` about `volume` up from now on, whatever happens in between. A
     /// second call replaces the addresses. While the peer has dialled us, its session serves.
     pub fn dial(&self, peer: PeerId, volume: VolumeId, addrs: Vec<SocketAddr>) {
-        self.0.dialers.dial(&self.0.runtime, &self.0.dialler, (peer, volume), addrs);
+        self.0.rediallers.dial(&self.0.runtime, &self.0.dialler, (peer, volume), addrs);
     }
 
     /// Why the last attempt to reach a dialled peer failed; `None` while it did not.
     pub fn dial_problem(&self, peer: PeerId, volume: VolumeId) -> Option<Refusal> {
-        self.0.dialers.problem((peer, volume))
+        self.0.rediallers.problem((peer, volume))
     }
 
     /// Stops dialling, and ends the session if there is one.
     pub fn undial(&self, peer: PeerId, volume: VolumeId) {
-        self.0.dialers.undial((peer, volume));
+        self.0.rediallers.undial((peer, volume));
         if let Some(link) = self.link(peer, volume) {
             link.close("the session is no longer wanted");
         }
@@ -124,7 +124,7 @@ impl Net {
     /// Stops listening and dialling, ends every session, and waits until each `session_down` has
     /// returned.
     pub async fn shutdown(&self) {
-        self.0.dialers.stop();
+        self.0.rediallers.stop();
         {
             let mut listeners = self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner);
             listeners.drain(..).for_each(|listener| listener.task.abort());

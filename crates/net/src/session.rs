@@ -21,7 +21,7 @@ pub(crate) type LaneStream = Observed<TlsStream<TcpStream>>;
 pub(crate) struct Session {
     pub(crate) peer: PeerId,
     pub(crate) volume: VolumeId,
-    /// Drawn by the dialer, the same on both sides.
+    /// Drawn by the dialler, the same on both sides.
     pub(crate) id: u64,
     /// We dialled it; otherwise the peer did.
     pub(crate) dialled: bool,

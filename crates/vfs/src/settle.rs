@@ -5,7 +5,6 @@
 use crate::errno::{Errno, Result};
 use crate::volume::{State, Volume};
 use lockstep_core::change::RenameTarget;
-use lockstep_core::tree::conflict_name;
 use lockstep_core::{EntryName, NodeId, Op, Place};
 use lockstep_disk::RenameMode;
 
@@ -54,26 +53,8 @@ impl Volume {
             return self.give_up(state, loser, at, winner);
         }
         let winner_dir = state.replica.tree.parent(winner);
-        let aside = match at.dir == winner_dir {
-            true => at.name.clone(),
-            false => self.conflict_name_in(state, winner_dir, name, loser),
-        };
+        let aside = state.replica.tree.free_conflict_name(winner_dir, name, loser);
         self.move_name(state, loser, at, Place { dir: winner_dir, name: aside })
-    }
-
-    fn conflict_name_in(
-        &self,
-        state: &State,
-        dir: NodeId,
-        name: &EntryName,
-        node: NodeId,
-    ) -> EntryName {
-        let mtime = state.replica.tree.node(node).map(|n| n.times.mtime).unwrap_or_default();
-        let host = state.replica.tree.host(node.slot());
-        (0..)
-            .map(|attempt| conflict_name(name, host, mtime, attempt))
-            .find(|c| state.replica.tree.lookup(dir, c.as_bytes()).is_none())
-            .expect("a directory cannot hold every candidate")
     }
 
     fn join_dirs(

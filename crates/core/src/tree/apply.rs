@@ -87,6 +87,9 @@ impl Tree {
             link.version = link.version.max(version);
             return;
         }
+        if self.nodes[&id].dir().is_none() && self.nodes[&id].has_lost(parent, name, version) {
+            return;
+        }
         let shown = self.contend(parent, name, id, version);
         let existing = self.path(id).filter(|_| id != NodeId::ROOT);
         self.attach(id, Link { parent, name: name.clone(), shown: shown.clone(), version });
@@ -117,6 +120,9 @@ impl Tree {
         let last =
             self.nodes.get(&id).filter(|n| n.is_unlinked()).and_then(|n| n.last_link.clone());
         let Some(last) = last else { return false };
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.keep(last.parent, &last.name);
+        }
         self.name(id, last.parent, &last.name, last.version);
         true
     }
@@ -145,18 +151,33 @@ impl Tree {
         version: Version,
     ) {
         self.touch_dir(parent, at, version);
-        let Some(index) = self.link_index(id, parent, name) else { return };
+        self.touch_ctime(id, at, version);
         if self.survives_removal(id, seen) {
             return;
         }
-        self.touch_ctime(id, at, version);
-        self.unlink_at(id, index);
+        if let Some(index) = self.lose(id, parent, name, version) {
+            self.unlink_at(id, index);
+        }
+    }
+
+    /// A change takes a name away from `id`: remembers it, and answers the link to remove, unless
+    /// a newer change gave it back.
+    fn lose(
+        &mut self,
+        id: NodeId,
+        parent: NodeId,
+        name: &EntryName,
+        version: Version,
+    ) -> Option<usize> {
+        self.node_mut(id)?.lose(parent, name, version);
+        let index = self.link_index(id, parent, name)?;
+        (self.nodes[&id].links[index].version <= version).then_some(index)
     }
 
     /// Edit beats delete: the last name of a file stays if its content is newer than what the
     /// remover saw, and a directory that is not empty here stays.
     fn survives_removal(&self, id: NodeId, seen: Version) -> bool {
-        let node = &self.nodes[&id];
+        let Some(node) = self.nodes.get(&id) else { return true };
         match &node.body {
             NodeBody::Dir(dir) => !dir.is_empty(),
             NodeBody::File(file) => node.links.len() == 1 && file.newest_version() > seen,
@@ -233,8 +254,9 @@ impl Tree {
         version: Version,
     ) -> bool {
         let plain = |tree: &Tree, id: NodeId, place: &(NodeId, EntryName)| {
+            let link = tree.link_index(id, place.0, &place.1).map(|i| &tree.nodes[&id].links[i]);
             tree.lookup(place.0, place.1.as_bytes()) == Some(id)
-                && tree.link_index(id, place.0, &place.1).is_some()
+                && link.is_some_and(|link| link.version <= version)
         };
         if !plain(self, a, a_place) || !plain(self, b, b_place) {
             return false;
@@ -249,7 +271,7 @@ impl Tree {
             })
         });
         for (id, from) in [(a, a_place), (b, b_place)] {
-            let index = self.link_index(id, from.0, &from.1).expect("checked above");
+            let index = self.lose(id, from.0, &from.1, version).expect("checked above");
             self.detach(id, index);
         }
         for (id, to) in [(a, b_place), (b, a_place)] {
@@ -273,26 +295,32 @@ impl Tree {
         if self.superseded_dir_move(id, version) {
             return;
         }
-        let source = self.link_index(id, from.0, &from.1).or_else(|| {
+        let lost = self.lose(id, from.0, &from.1, version);
+        let source = lost.or_else(|| {
             // A directory has one name: wherever it is, it moves from there.
             (self.nodes[&id].kind() == Kind::Dir && !self.nodes[&id].links.is_empty()).then_some(0)
         });
-        let (Some(source), None) = (source, self.link_index(id, to_dir, &to.1)) else {
+        let node = &self.nodes[&id];
+        let barred = node.dir().is_none() && node.has_lost(to_dir, &to.1, version);
+        let taken = self.link_index(id, to_dir, &to.1).is_some();
+        let Some(source) = source.filter(|_| !taken && !barred) else {
             if let Some((node, seen)) = replaced {
-                self.remove_replaced(node, to_dir, &to.1, seen);
+                self.remove_replaced(node, (to_dir, &to.1), seen, version);
             }
             self.name(id, to_dir, &to.1, version);
-            if let Some(index) = self.link_index(id, from.0, &from.1).filter(|_| from != to) {
+            if lost.is_some()
+                && let Some(index) = self.link_index(id, from.0, &from.1)
+            {
                 self.unlink_at(id, index);
             }
             return;
         };
-        let clobbered =
-            replaced.filter(|(node, seen)| self.replaceable(*node, to_dir, &to.1, *seen));
+        let clobbered = replaced
+            .filter(|(node, seen)| self.replaceable(*node, (to_dir, &to.1), *seen, version));
         if clobbered.is_none()
             && let Some((node, seen)) = replaced
         {
-            self.remove_replaced(node, to_dir, &to.1, seen);
+            self.remove_replaced(node, (to_dir, &to.1), seen, version);
         }
         self.move_in_one_step(id, source, (to_dir, &to.1), clobbered.map(|c| c.0), version);
     }
@@ -328,7 +356,7 @@ impl Tree {
             })
         });
         if let Some(gone) = clobbered
-            && let Some(index) = self.link_index(gone, to_dir, to_name)
+            && let Some(index) = self.lose(gone, to_dir, to_name, version)
         {
             self.detach(gone, index);
         }
@@ -340,15 +368,28 @@ impl Tree {
     }
 
     /// Whether `node` stands at the target just as the author of a rename saw it.
-    fn replaceable(&self, node: NodeId, dir: NodeId, name: &EntryName, seen: Version) -> bool {
-        self.lookup(dir, name.as_bytes()) == Some(node)
-            && self.link_index(node, dir, name).is_some()
+    fn replaceable(
+        &self,
+        node: NodeId,
+        to: (NodeId, &EntryName),
+        seen: Version,
+        version: Version,
+    ) -> bool {
+        let link = self.link_index(node, to.0, to.1).map(|i| &self.nodes[&node].links[i]);
+        self.lookup(to.0, to.1.as_bytes()) == Some(node)
+            && link.is_some_and(|link| link.version <= version)
             && !self.survives_removal(node, seen)
     }
 
-    fn remove_replaced(&mut self, node: NodeId, dir: NodeId, name: &EntryName, seen: Version) {
-        if let Some(index) = self.link_index(node, dir, name)
-            && !self.survives_removal(node, seen)
+    fn remove_replaced(
+        &mut self,
+        node: NodeId,
+        at: (NodeId, &EntryName),
+        seen: Version,
+        version: Version,
+    ) {
+        if !self.survives_removal(node, seen)
+            && let Some(index) = self.lose(node, at.0, at.1, version)
         {
             self.unlink_at(node, index);
         }

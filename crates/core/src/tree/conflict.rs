@@ -30,17 +30,27 @@ impl Tree {
 /// `name (conflict from HOST DATE TIME).ext`, at most 255 bytes; `attempt` > 0 tells further
 /// candidates apart. The extension starts at the last dot that is not the first byte.
 pub fn conflict_name(name: &EntryName, host: &str, at: Timespec, attempt: u32) -> EntryName {
+    let date = civil(at.secs);
+    match attempt {
+        0 => marked(name, host, &date),
+        n => marked(name, host, &format!("{date} {n}")),
+    }
+}
+
+/// The name under which a loser is shown until its author gives it a [`conflict_name`]: the same
+/// on every replica, whatever happened to the node meanwhile.
+pub(super) fn shadow_name(name: &EntryName, host: &str, node: NodeId) -> EntryName {
+    marked(name, host, &format!("{:x}", node.0))
+}
+
+fn marked(name: &EntryName, host: &str, mark: &str) -> EntryName {
     let bytes = name.as_bytes();
     let dot = bytes.iter().rposition(|b| *b == b'.').filter(|at| *at > 0).unwrap_or(bytes.len());
-    let (stem, ext) =
-        if bytes.len() - dot > 32 { (bytes, &bytes[..0]) } else { bytes.split_at(dot) };
+    let short = bytes.len() - dot <= 32;
+    let (stem, ext) = if short { bytes.split_at(dot) } else { (bytes, &bytes[..0]) };
     let host: String =
-        host.chars().filter(|c| !matches!(c, '/' | '\0') && !c.is_control()).take(48).collect();
-    let date = civil(at.secs);
-    let suffix = match attempt {
-        0 => format!(" (conflict from {host} {date})"),
-        n => format!(" (conflict from {host} {date} {n})"),
-    };
+        host.chars().filter(|c| !matches!(c, '/' | '\0') && !c.is_control()).take(24).collect();
+    let suffix = format!(" (conflict from {host} {mark})");
     let room = EntryName::LEN_MAX_BYTES - suffix.len() - ext.len();
     let stem = &stem[..stem.len().min(room)];
     EntryName::new(&[stem, suffix.as_bytes(), ext].concat()).expect("short and without a slash")

@@ -1,5 +1,6 @@
 //! Adding and removing names: the only code that changes a directory.
 
+use super::conflict::shadow_name;
 use super::effect::{Effect, Place};
 use super::node::Link;
 use super::{Tree, conflict_name};
@@ -128,19 +129,27 @@ impl Tree {
             .expect("a shown name has its link");
         let held = self.nodes[&holder].links[holder_link].version;
         if version > held {
-            let aside = self.free_conflict_name(parent, name, holder);
+            let aside = self.shadow_name(parent, name, holder);
             self.show_as(holder, holder_link, aside);
             name.clone()
         } else {
-            self.free_conflict_name(parent, name, id)
+            self.shadow_name(parent, name, id)
         }
     }
 
-    fn free_conflict_name(&self, parent: NodeId, name: &EntryName, loser: NodeId) -> EntryName {
-        let host = self.host(loser.slot());
-        let mtime = self.nodes[&loser].times.mtime;
+    fn shadow_name(&self, parent: NodeId, name: &EntryName, loser: NodeId) -> EntryName {
+        let mut shadow = shadow_name(name, self.host(loser.slot()), loser);
+        while self.lookup(parent, shadow.as_bytes()).is_some() {
+            shadow = shadow_name(&shadow, "", loser);
+        }
+        shadow
+    }
+
+    /// A free name in `parent` that says that `node` lost the name `name`.
+    pub fn free_conflict_name(&self, parent: NodeId, name: &EntryName, node: NodeId) -> EntryName {
+        let mtime = self.nodes.get(&node).map(|n| n.times.mtime).unwrap_or_default();
         (0..)
-            .map(|attempt| conflict_name(name, host, mtime, attempt))
+            .map(|attempt| conflict_name(name, self.host(node.slot()), mtime, attempt))
             .find(|candidate| self.lookup(parent, candidate.as_bytes()).is_none())
             .expect("a directory cannot hold every candidate")
     }

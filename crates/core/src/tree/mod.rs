@@ -167,6 +167,13 @@ impl Tree {
         self.unlinked.iter().copied()
     }
 
+    /// Every peer has every change: what was remembered for older ones is not needed any more.
+    pub fn forget_lost_names(&mut self) {
+        for node in self.nodes.values_mut() {
+            node.lost = Vec::new();
+        }
+    }
+
     /// Forgets a node without a name.
     pub fn forget(&mut self, id: NodeId) {
         if self.nodes.get(&id).is_some_and(Node::is_unlinked) {

@@ -28,6 +28,17 @@ pub struct Node {
     pub links: Vec<Link>,
     /// The last name it had, once all are gone.
     pub last_link: Option<Link>,
+    /// Names it has lost, each with the version that took it: an older change of a peer must not
+    /// give them back.
+    pub(super) lost: Vec<LostLink>,
+}
+
+/// A name that was taken away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LostLink {
+    pub parent: NodeId,
+    pub name: EntryName,
+    pub version: Version,
 }
 
 /// Which change set each of a node's times.
@@ -139,7 +150,26 @@ impl Node {
             xattrs: BTreeMap::new(),
             links: Vec::new(),
             last_link: None,
+            lost: Vec::new(),
         }
+    }
+
+    /// Remembers that the change `version` took a name away.
+    pub(super) fn lose(&mut self, parent: NodeId, name: &EntryName, version: Version) {
+        match self.lost.iter_mut().find(|l| l.parent == parent && l.name == *name) {
+            Some(lost) => lost.version = lost.version.max(version),
+            None => self.lost.push(LostLink { parent, name: name.clone(), version }),
+        }
+    }
+
+    /// The removal of a name did not count after all.
+    pub(super) fn keep(&mut self, parent: NodeId, name: &EntryName) {
+        self.lost.retain(|l| l.parent != parent || l.name != *name);
+    }
+
+    /// Whether a change newer than `version` took this name away.
+    pub(super) fn has_lost(&self, parent: NodeId, name: &EntryName, version: Version) -> bool {
+        self.lost.iter().any(|l| l.parent == parent && l.name == *name && l.version > version)
     }
 
     /// What the node is.

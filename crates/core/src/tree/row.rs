@@ -1,6 +1,6 @@
 //! A node as it is written down: everything but what other rows imply.
 
-use super::node::{FileBody, Link, Node, NodeBody, TimesVersion};
+use super::node::{FileBody, Link, LostLink, Node, NodeBody, TimesVersion};
 use crate::attr::{Perm, Times};
 use crate::ids::{NodeId, Version};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ pub struct NodeRow {
     xattrs: BTreeMap<Vec<u8>, (Version, Option<Vec<u8>>)>,
     links: Vec<Link>,
     last_link: Option<Link>,
+    lost: Vec<LostLink>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +46,7 @@ impl NodeRow {
             xattrs: node.xattrs.clone(),
             links: node.links.clone(),
             last_link: node.last_link.clone(),
+            lost: node.lost.clone(),
         }
     }
 
@@ -64,6 +66,7 @@ impl NodeRow {
             xattrs: self.xattrs,
             links: self.links,
             last_link: self.last_link,
+            lost: self.lost,
         }
     }
 }

@@ -81,10 +81,13 @@ fn dispatch(cli: Cli, output: Output) -> Outcome<ExitCode> {
             output.finish(ask(Request::Unmount { volume: which.volume }), text::unmounted)
         }
         Command::Stop => output.finish(stop(&home), text::stopped),
-        Command::Daemon => {
-            run::run(&home, None, |_| ())?;
-            ExitCode::SUCCESS
-        }
+        Command::Daemon => match run::run(&home, None, |_| ()) {
+            Err(failure) if failure.is_early() => {
+                output.failure(&failure);
+                ExitCode::from(launch::EARLY)
+            }
+            ended => ended.map(|()| ExitCode::SUCCESS)?,
+        },
         Command::Demo(_) => unreachable!("answered above: it has homes of its own"),
     })
 }
@@ -98,15 +101,7 @@ fn with_daemon(
     text: fn(&Value) -> String,
 ) -> ExitCode {
     if !foreground {
-        let started = launch::ensure_running(home);
-        let outcome = started.and_then(|new| {
-            let outcome = caller::call(home, &request);
-            if new && outcome.is_err() {
-                stop_if_idle(home);
-            }
-            outcome
-        });
-        return output.finish(outcome, text);
+        return output.finish(ask_running(home, &request), text);
     }
     let ended = run::run(home, Some(request), |outcome| {
         if let Ok(value) = outcome {
@@ -114,6 +109,26 @@ fn with_daemon(
         }
     });
     ended.map_or_else(|failure| output.failure(&failure), |()| ExitCode::SUCCESS)
+}
+
+/// Asks the daemon of `home`, one started for it if none runs.
+fn ask_running(home: &Home, request: &Request) -> Outcome<Value> {
+    let deadline = Instant::now() + STOP_DEADLINE;
+    loop {
+        let new = launch::ensure_running(home)?;
+        let outcome = caller::call(home, request);
+        match &outcome {
+            // One that leaves has done nothing of it; the next one will.
+            Err(failure) if failure.is_early() && Instant::now() < deadline => {
+                std::thread::sleep(PAUSE);
+            }
+            Err(_) if new => {
+                stop_if_idle(home);
+                return outcome;
+            }
+            _ => return outcome,
+        }
+    }
 }
 
 /// A daemon that was started for a command that failed leaves with it, unless it serves something.
@@ -128,7 +143,7 @@ fn start_daemon(home: &Home, foreground: bool, output: Output) -> ExitCode {
     if foreground {
         return with_daemon(home, true, Request::Start, output, text::status);
     }
-    let outcome = launch::ensure_running(home).and_then(|_| caller::call(home, &Request::Start));
+    let outcome = ask_running(home, &Request::Start);
     let failed = outcome.as_ref().ok().and_then(troubled);
     match failed {
         Some(failure) => output.failure(&failure),

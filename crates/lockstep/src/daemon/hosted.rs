@@ -246,10 +246,7 @@ fn spec(record: &VolumeRecord, home: &Home) -> VolumeSpec {
 }
 
 fn clear_stale(point: &Path) -> Outcome<()> {
-    if fuse::clear_stale(point).map_err(refused)? {
-        tracing::info!("cleared the mount of a daemon that ended without unmounting");
-    }
-    Ok(())
+    fuse::clear_stale(point).map(drop).map_err(refused)
 }
 
 fn refused(error: fuse::MountError) -> Failure {

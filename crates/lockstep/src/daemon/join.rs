@@ -33,7 +33,7 @@ pub fn parse(code: &str) -> Outcome<Invite> {
 /// Joins the volume that `code` invites to, with `dir` for its plain files.
 pub fn join(daemon: &Daemon, code: &str, dir: &Path, place: &Place) -> Outcome<Value> {
     let invite = parse(code)?;
-    let _changing = daemon.change();
+    let _changing = daemon.change()?;
     refuse_own(daemon, &invite)?;
     let mut undo = Undo::default();
     // All that can go wrong here goes wrong before the invite is used up.

@@ -1,7 +1,7 @@
 //! Starting a daemon in the background and waiting until it answers.
 
 use super::detach::detach;
-use super::lock::HomeLock;
+use super::lock::{self, HomeLock};
 use crate::control::caller;
 use crate::errors::{Failure, Outcome};
 use crate::home::Home;
@@ -18,6 +18,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 const LOG_MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// How much of a log is searched for the reason of a failed start.
 const LOG_TAIL_BYTES: u64 = 64 * 1024;
+/// How a daemon ends that found another one on its home (`EX_TEMPFAIL` of sysexits(3)).
+pub const EARLY: u8 = 75;
 /// How a daemon's last words begin.
 pub const LAST_WORDS: &str = "lockstep: ";
 /// How the second line of last words begins.
@@ -30,20 +32,41 @@ pub fn ensure_running(home: &Home) -> Outcome<bool> {
         return Ok(false);
     }
     home.create()?;
-    let (mut child, log_start) = spawn(home)?;
+    await_change(home)?;
+    if caller::answers(home) {
+        return Ok(false);
+    }
+    let (mut child, mut log_start) = spawn(home)?;
     let deadline = Instant::now() + ANSWER_DEADLINE;
     while !caller::answers(home) {
-        let ended = matches!(child.try_wait(), Ok(Some(_)));
+        let ended = child.try_wait().ok().flatten();
         // Another command may have started one at the same moment: then ours lost, and that is fine.
-        if ended && !HomeLock::is_held(home)? {
-            return Err(last_words(home, log_start));
+        if let Some(status) = ended
+            && !HomeLock::is_held(home)?
+        {
+            if status.code() != Some(EARLY.into()) {
+                return Err(last_words(home, log_start));
+            }
+            (child, log_start) = spawn(home)?;
         }
         if Instant::now() > deadline {
-            return Err(silent(home, &child));
+            return Err(silent(home, child.id()));
         }
         std::thread::sleep(PAUSE);
     }
     Ok(true)
+}
+
+/// A daemon that lives and does not answer is just starting or just leaving: waits for either.
+fn await_change(home: &Home) -> Outcome<()> {
+    let deadline = Instant::now() + ANSWER_DEADLINE;
+    while HomeLock::is_held(home)? && !caller::answers(home) {
+        if Instant::now() > deadline {
+            return Err(silent(home, lock::pid(home).unwrap_or_default()));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
 }
 
 fn spawn(home: &Home) -> Outcome<(Child, u64)> {
@@ -80,8 +103,10 @@ fn last_words(home: &Home, log_start: u64) -> Failure {
 fn parse_last_words(said: &str) -> Option<Failure> {
     let start = said.rfind(&format!("\n{LAST_WORDS}")).map(|at| at + 1);
     let start = start.or_else(|| said.starts_with(LAST_WORDS).then_some(0))?;
-    let words = said[start + LAST_WORDS.len()..].trim_end();
-    let (message, hint) = words.split_once(&format!("\n{NEXT_STEP}")).unwrap_or((words, ""));
+    // Behind them another daemon may have written already.
+    let mut lines = said[start + LAST_WORDS.len()..].lines();
+    let message = lines.next().unwrap_or_default();
+    let hint = lines.next().and_then(|line| line.strip_prefix(NEXT_STEP)).unwrap_or_default();
     Some(Failure::failed(message, hint))
 }
 
@@ -94,11 +119,10 @@ fn read_from(home: &Home, log_start: u64) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn silent(home: &Home, child: &Child) -> Failure {
+fn silent(home: &Home, pid: u32) -> Failure {
     Failure::failed(
         format!(
-            "the daemon (process {}) did not answer within {} seconds",
-            child.id(),
+            "the daemon (process {pid}) did not answer within {} seconds",
             ANSWER_DEADLINE.as_secs()
         ),
         format!("look at {}", home.log_file().display()),
@@ -114,7 +138,8 @@ mod tests {
         let failure = Failure::failed("cannot lock X: busy", "stop the other");
         let said = format!("2025 INFO lockstep: started\n{LAST_WORDS}{failure}\n");
         assert_eq!(parse_last_words(&said), Some(failure.clone()));
-        assert_eq!(parse_last_words(&format!("{LAST_WORDS}{failure}\n")), Some(failure));
+        let said = format!("{LAST_WORDS}{failure}\n2025 INFO lockstep: started\n");
+        assert_eq!(parse_last_words(&said), Some(failure));
         assert_eq!(parse_last_words("2025 INFO lockstep: started\n"), None);
     }
 }

@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A daemon that is just starting or just ending holds one lock without the other this long at most.
@@ -18,10 +18,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Held by the daemon of a home until its process ends.
 #[derive(Debug)]
 pub struct HomeLock {
-    pid_path: PathBuf,
     // The order of release: who sees `daemon.pid` unlocked may start a daemon at once.
     _decides: File,
-    _lives: File,
+    lives: File,
 }
 
 impl HomeLock {
@@ -41,7 +40,7 @@ impl HomeLock {
         try_lock(&lives, FlockOperation::LockExclusive, &pid_path)?;
         write_pid(&lives)
             .map_err(|e| Failure::io("write", &pid_path, &e, "make room on that filesystem"))?;
-        Ok(HomeLock { pid_path, _decides: decides, _lives: lives })
+        Ok(HomeLock { _decides: decides, lives })
     }
 
     /// Whether a daemon of `home` lives. A home that does not exist has none.
@@ -54,11 +53,12 @@ impl HomeLock {
         };
         Ok(!try_lock(&looking, FlockOperation::NonBlockingLockShared, &path)?)
     }
-}
 
-impl Drop for HomeLock {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.pid_path);
+    /// The daemon is about to exit: the kernel lets go of the locks when the process has gone, so
+    /// that nobody takes it for gone before.
+    pub fn keep_until_exit(self) {
+        let _ = self.lives.set_len(0);
+        std::mem::forget(self);
     }
 }
 
@@ -90,7 +90,7 @@ fn write_pid(mut file: &File) -> io::Result<()> {
 
 fn occupied(home: &Home) -> Failure {
     let process = pid(home).map(|pid| format!(" (process {pid})")).unwrap_or_default();
-    Failure::failed(
+    Failure::early(
         format!("a daemon{process} already runs for the home {}", home.dir().display()),
         "use that one, or run `lockstep stop` first",
     )
@@ -117,7 +117,6 @@ mod tests {
             drop(lock);
             assert_eq!(HomeLock::is_held(&home), Ok(false));
         }
-        assert_eq!(pid(&home), None);
         std::fs::remove_dir_all(&dir).unwrap();
     }
 

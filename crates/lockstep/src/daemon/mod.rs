@@ -43,6 +43,7 @@ use router::Router;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -70,6 +71,7 @@ pub struct Daemon {
     opened: Mutex<bool>,
     all_opened: Condvar,
     stop: Notify,
+    stopping: AtomicBool,
 }
 
 impl Daemon {
@@ -96,6 +98,7 @@ impl Daemon {
             opened: Mutex::new(false),
             all_opened: Condvar::new(),
             stop: Notify::new(),
+            stopping: AtomicBool::new(false),
         }))
     }
 
@@ -110,12 +113,12 @@ impl Daemon {
             Request::Invite { volume } => share::invite_again(self, &volume),
             Request::Unmount { volume } => self.unmount(&volume),
             Request::Start => {
-                let _changing = self.change();
+                let _changing = self.change()?;
                 Ok(self.bring_up())
             }
             Request::Stop => Ok(self.stop()),
             Request::StopIfIdle => {
-                let _changing = self.change();
+                let _changing = self.change()?;
                 let idle = self.volumes.all().is_empty();
                 Ok(if idle { self.stop() } else { json!({ "stopping": false }) })
             }
@@ -123,14 +126,19 @@ impl Daemon {
     }
 
     fn stop(&self) -> Value {
+        self.stopping.store(true, Ordering::SeqCst);
         self.stop.notify_one();
         json!({ "stopping": true, "pid": std::process::id() })
     }
 
     /// The right to change the set of volumes, once all that the home remembers were opened.
-    fn change(&self) -> MutexGuard<'_, ()> {
+    fn change(&self) -> Outcome<MutexGuard<'_, ()>> {
         self.await_opened();
-        self.changing.lock()
+        let changing = self.changing.lock();
+        if self.stopping.load(Ordering::SeqCst) {
+            return Err(Failure::early("the daemon is stopping", "run the command again"));
+        }
+        Ok(changing)
     }
 
     fn await_opened(&self) {
@@ -210,7 +218,7 @@ impl Daemon {
     }
 
     fn unmount(&self, meant: &str) -> Outcome<Value> {
-        let _changing = self.change();
+        let _changing = self.change()?;
         let volume = self.volumes.find(meant)?;
         let record = volume.record();
         let unmounted = volume.unmount()?;

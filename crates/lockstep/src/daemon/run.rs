@@ -34,7 +34,7 @@ pub fn run(home: &Home, first: Option<Request>, told: impl FnOnce(&Outcome<Value
     let _ = std::fs::remove_file(home.socket());
     tracing::info!("daemon stopped");
     log::flush();
-    drop(lock);
+    lock.keep_until_exit();
     outcome
 }
 
@@ -97,7 +97,7 @@ fn watch_signals(runtime: &Runtime, daemon: &Arc<Daemon>) -> Outcome<()> {
                 std::process::exit(1);
             }
             tracing::info!("stopping on a signal");
-            daemon.upgrade().inspect(|daemon| daemon.stop.notify_one());
+            daemon.upgrade().inspect(|daemon| drop(daemon.stop()));
         }
     });
     Ok(())

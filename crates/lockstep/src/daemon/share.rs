@@ -27,7 +27,7 @@ const FIRST_SLOT: Slot = Slot(1);
 
 /// Creates a volume from `dir`, serves it and issues its first invite.
 pub fn share(daemon: &Daemon, dir: &Path, name: Option<String>, place: &Place) -> Outcome<Value> {
-    let _changing = daemon.change();
+    let _changing = daemon.change()?;
     let mut undo = Undo::default();
     let site = surveyor(daemon).share(dir, place, &mut undo)?;
     let name = name.map_or_else(|| name_of(&site.backing), Ok)?;
@@ -50,7 +50,7 @@ pub fn share(daemon: &Daemon, dir: &Path, name: Option<String>, place: &Place) -
 
 /// Another invite for a volume that exists.
 pub fn invite_again(daemon: &Daemon, meant: &str) -> Outcome<Value> {
-    let _changing = daemon.change();
+    let _changing = daemon.change()?;
     let volume = daemon.volumes.find(meant)?;
     let record = volume.record();
     let listen = match record.listen {

@@ -2,7 +2,9 @@
 
 use super::Daemon;
 use super::hosted::{Hosted, Trouble};
+use crate::cli::text::size;
 use crate::errors::{Failure, Outcome};
+use crate::pump::{Pump, PumpStatus};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +12,8 @@ use std::time::{Duration, Instant};
 /// A peer that has just joined or just lost its session, or that a daemon just started expects, gets
 /// this long to connect before `wait` goes on without it.
 const CONNECT_GRACE: Duration = Duration::from_secs(3);
+/// How much longer than asked a wait may take.
+const LATE_MAX: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Waits for every volume at once. Peers that are not connected are named, not waited for.
@@ -54,8 +58,29 @@ fn wait_for(volume: &Arc<Hosted>, deadline: Instant) -> Result<Vec<String>, Stri
     while !volume.has(Trouble::Open) && Instant::now() < grace && !disconnected().is_empty() {
         std::thread::sleep(PAUSE);
     }
-    pump.wait(deadline.saturating_duration_since(Instant::now()))?;
+    let patience = deadline.saturating_duration_since(Instant::now());
+    await_pump(&pump, patience).map_err(|why| format!("{why}{}", owed(&pump.status())))?;
     Ok(disconnected())
+}
+
+/// The pump's own wait, given up on time even while a peer that does not answer holds it up.
+fn await_pump(pump: &Arc<Pump>, patience: Duration) -> Result<(), String> {
+    let (told, outcome) = std::sync::mpsc::sync_channel(1);
+    let pump = Arc::clone(pump);
+    std::thread::spawn(move || told.send(pump.wait(patience)));
+    let late = |_| Err("the peer does not answer".to_owned());
+    outcome.recv_timeout(patience + LATE_MAX).unwrap_or_else(late)
+}
+
+/// What each peer still lacks.
+fn owed(status: &PumpStatus) -> String {
+    let owing = status.peers.iter().filter(|peer| peer.pending_changes > 0);
+    owing
+        .map(|peer| {
+            let bytes = size(peer.pending_bytes);
+            format!("; {} lacks {} changes ({bytes})", peer.name, peer.pending_changes)
+        })
+        .collect()
 }
 
 fn per_volume(absent: &[(String, Vec<String>)]) -> Vec<Value> {

@@ -248,6 +248,15 @@ fn a_mount_in_use_is_neither_cleared_nor_covered() {
     assert!(clear.to_string().contains("'live'"), "{clear}");
 }
 
+/// Ends the readers also when the test fails, so that it fails instead of hanging.
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A lookup may be answered from the older state and taken up by the kernel after the change was
 /// pushed (see [`super::introduced`]).
 #[test]
@@ -264,6 +273,7 @@ fn a_lookup_that_races_with_a_change_is_not_cached_for_long() {
                 }
             });
         }
+        let _stop = OnDrop(&stop);
         for round in 0..200u64 {
             current.store(round, Ordering::Relaxed);
             let name = round.to_string();
@@ -274,6 +284,5 @@ fn a_lookup_that_races_with_a_change_is_not_cached_for_long() {
             place.mounted().cache().invalidate_node(node);
             wait_until("the newer size", || fs::metadata(place.path(&name)).unwrap().len() == 3);
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }

@@ -34,6 +34,7 @@ pub struct Mounted {
     device: String,
     ended: Arc<Ended>,
     requests: Arc<Requests>,
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests push through it"))]
     cache: Arc<KernelNotifier>,
 }
 
@@ -81,7 +82,7 @@ fn options_here(volume_name: &str) -> MountOptions {
     let uid = rustix::process::geteuid().as_raw();
     let fuse_conf = std::fs::read_to_string(FUSE_CONF).unwrap_or_default();
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    mount_options(Platform::of_linux(uid, &fuse_conf), volume_name, cores)
+    mount_options(Platform::here(uid, &fuse_conf), volume_name, cores)
 }
 
 type Serving = (JoinHandle<io::Result<()>>, Arc<Requests>, Arc<KernelNotifier>);
@@ -171,17 +172,13 @@ fn settled(path: &Path) -> Result<PathBuf, MountError> {
 }
 
 impl Mounted {
-    /// Where, without symbolic links.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Requests answered since the mount was made, by kind.
     pub fn requests(&self) -> Vec<(&'static str, u64)> {
         self.requests.snapshot()
     }
 
-    /// The kernel's caches of this mount.
+    /// The kernel's caches of this mount, to push what a peer would have changed.
+    #[cfg(test)]
     pub fn cache(&self) -> &Arc<KernelNotifier> {
         &self.cache
     }

@@ -48,7 +48,10 @@ const WORKERS_MAX: usize = 8;
 
 impl Platform {
     /// This process on this machine; `fuse_conf` is the content of `/etc/fuse.conf`.
-    pub fn of_linux(effective_uid: u32, fuse_conf: &str) -> Platform {
+    pub fn here(effective_uid: u32, fuse_conf: &str) -> Platform {
+        if cfg!(target_os = "macos") {
+            return Platform::MacOs;
+        }
         if effective_uid == 0 {
             return Platform::LinuxRoot;
         }
@@ -144,13 +147,13 @@ mod tests {
 
     #[test]
     fn the_configuration_file_decides_for_users_only() {
-        let user = |conf| Platform::of_linux(1000, conf);
+        let user = |conf| Platform::here(1000, conf);
         assert_eq!(user("# user_allow_other\n"), Platform::LinuxUser { allow_other: false });
         assert_eq!(
             user("mount_max = 9\nuser_allow_other\n"),
             Platform::LinuxUser { allow_other: true }
         );
-        assert_eq!(Platform::of_linux(0, ""), Platform::LinuxRoot);
+        assert_eq!(Platform::here(0, ""), Platform::LinuxRoot);
     }
 
     #[test]

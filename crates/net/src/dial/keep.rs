@@ -19,17 +19,18 @@ pub(crate) type Wanted = (PeerId, VolumeId);
 
 /// Everyone who is being dialled.
 #[derive(Default)]
-pub(crate) struct Dialers {
-    tasks: Mutex<HashMap<Wanted, Dialer>>,
+pub(crate) struct Rediallers {
+    tasks: Mutex<HashMap<Wanted, Redialler>>,
 }
 
-struct Dialer {
+/// One of them.
+struct Redialler {
     addrs: watch::Sender<Vec<SocketAddr>>,
     problem: watch::Receiver<Option<Refusal>>,
     task: AbortHandle,
 }
 
-impl Dialers {
+impl Rediallers {
     /// Starts dialling, or dials elsewhere from now on.
     pub(crate) fn dial(
         &self,
@@ -39,8 +40,8 @@ impl Dialers {
         addrs: Vec<SocketAddr>,
     ) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(dialer) = tasks.get(&wanted) {
-            dialer.addrs.send_if_modified(|old| {
+        if let Some(known) = tasks.get(&wanted) {
+            known.addrs.send_if_modified(|old| {
                 let changed = *old != addrs;
                 *old = addrs;
                 changed
@@ -57,13 +58,13 @@ impl Dialers {
             problem: tell,
         };
         let task = runtime.spawn(keeper.run()).abort_handle();
-        tasks.insert(wanted, Dialer { addrs, problem, task });
+        tasks.insert(wanted, Redialler { addrs, problem, task });
     }
 
     pub(crate) fn undial(&self, wanted: Wanted) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(dialer) = tasks.remove(&wanted) {
-            dialer.task.abort();
+        if let Some(gone) = tasks.remove(&wanted) {
+            gone.task.abort();
         }
     }
 
@@ -74,7 +75,7 @@ impl Dialers {
 
     pub(crate) fn stop(&self) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.drain().for_each(|(_, dialer)| dialer.task.abort());
+        tasks.drain().for_each(|(_, gone)| gone.task.abort());
     }
 }
 

@@ -22,7 +22,9 @@ pub struct ContentStream {
     inner: tonic::Streaming<proto::ReadResponse>,
     session: Arc<Session>,
     missing_bytes: u64,
+    /// Runs while `waiting`: time the taker spends elsewhere is not the peer's.
     idle: Pin<Box<Sleep>>,
+    waiting: bool,
     finished: bool,
 }
 
@@ -33,7 +35,7 @@ impl ContentStream {
         missing_bytes: u64,
     ) -> Self {
         let idle = Box::pin(tokio::time::sleep(STREAM_IDLE_DEADLINE));
-        ContentStream { inner, session, missing_bytes, idle, finished: false }
+        ContentStream { inner, session, missing_bytes, idle, waiting: false, finished: false }
     }
 
     fn accept(&mut self, data: Bytes) -> Result<Bytes> {
@@ -42,8 +44,16 @@ impl ContentStream {
             return Err(WireError::new("content", "has more bytes than were asked for").into());
         }
         self.missing_bytes -= len;
-        self.idle.as_mut().reset(Instant::now() + STREAM_IDLE_DEADLINE);
+        self.waiting = false;
         Ok(data)
+    }
+
+    fn is_too_slow(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.waiting {
+            self.waiting = true;
+            self.idle.as_mut().reset(Instant::now() + STREAM_IDLE_DEADLINE);
+        }
+        self.idle.as_mut().poll(cx).is_ready()
     }
 
     fn end(&self) -> Option<Result<Bytes>> {
@@ -68,10 +78,8 @@ impl Stream for ContentStream {
             Poll::Ready(Some(Ok(piece))) => Some(self.accept(piece.data)),
             Poll::Ready(Some(Err(status))) => Some(Err(failed(&self.session, status))),
             Poll::Ready(None) => self.end(),
-            Poll::Pending => match self.idle.as_mut().poll(cx) {
-                Poll::Ready(()) => Some(Err(too_slow(STREAM_IDLE_DEADLINE))),
-                Poll::Pending => return Poll::Pending,
-            },
+            Poll::Pending if self.is_too_slow(cx) => Some(Err(too_slow(STREAM_IDLE_DEADLINE))),
+            Poll::Pending => return Poll::Pending,
         };
         self.finished = !matches!(item, Some(Ok(_)));
         Poll::Ready(item)

@@ -104,7 +104,7 @@ async fn handshake(
     start.into_stream(config).await.map_err(|error| accept_error(error, post_quantum))
 }
 
-/// The dialer's side: `peer` at `address`, or an error.
+/// The dialler's side: `peer` at `address`, or an error.
 pub(crate) async fn dial(
     identity: &Identity,
     peer: PeerId,

@@ -46,7 +46,7 @@ pub(crate) fn server_config(identity: &Identity) -> ServerConfig {
     config
 }
 
-/// What a dialer accepts: `peer` and nobody else, for this one lane.
+/// What a dialler accepts: `peer` and nobody else, for this one lane.
 pub(crate) fn client_config(identity: &Identity, peer: PeerId, alpn: Alpn) -> ClientConfig {
     let provider = Arc::new(provider());
     let verifier = verify::PinnedKey::new(&provider, peer);

@@ -75,7 +75,7 @@ impl ClientCertVerifier for AnyKey {
     }
 }
 
-/// The dialer's check: this key and no other.
+/// The dialler's check: this key and no other.
 #[derive(Debug)]
 pub(super) struct PinnedKey {
     algorithms: WebPkiSupportedAlgorithms,

@@ -41,7 +41,6 @@ struct Shared {
     wake: Condvar,
     device: Box<dyn Device>,
     introduced: Arc<Introduced>,
-    epochs_known: bool,
 }
 
 struct State {
@@ -59,18 +58,7 @@ impl KernelNotifier {
         let queue = Queue::new(epochs_known);
         let state = Mutex::new(State { queue, idle: 0, threads: 0, closed: false });
         let wake = Condvar::new();
-        KernelNotifier {
-            shared: Arc::new(Shared { state, wake, device, introduced, epochs_known }),
-        }
-    }
-
-    /// Has every cached name looked up again at its next use, without waiting for any lock.
-    /// False if the kernel cannot (before Linux 6.16): then names must be invalidated singly.
-    pub fn expire_all_names(&self) -> bool {
-        if self.shared.epochs_known {
-            self.queue(Queue::all_names);
-        }
-        self.shared.epochs_known
+        KernelNotifier { shared: Arc::new(Shared { state, wake, device, introduced }) }
     }
 
     fn queue(&self, add: impl FnOnce(&mut Queue)) {

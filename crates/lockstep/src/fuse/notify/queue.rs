@@ -15,8 +15,12 @@ use std::time::{Duration, Instant};
 pub const NAMES_MAX: usize = 16 * 1024;
 
 /// When an invalidation that found no inode is tried again (see [`super::super::introduced`]).
-const AGAIN_AFTER: [Duration; 3] =
-    [Duration::from_millis(10), Duration::from_millis(100), Duration::from_secs(1)];
+const AGAIN_AFTER: [Duration; 4] = [
+    Duration::from_millis(1),
+    Duration::from_millis(10),
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+];
 
 /// A callback of [`Queue::barrier`].
 pub type Done = Box<dyn FnOnce() + Send>;
