@@ -32,5 +32,7 @@ pub const XATTR_VALUE_MAX_BYTES: usize = 65_536;
 pub const XATTR_NAME_MAX_BYTES: usize = 255;
 /// Extended attributes of one node.
 pub const XATTRS_PER_NODE_MAX: usize = 1024;
+/// Names and values of all extended attributes of one node.
+pub const XATTRS_TOTAL_MAX_BYTES: usize = 2 * 1024 * 1024;
 /// Largest file.
 pub const FILE_MAX_BYTES: u64 = i64::MAX as u64;

@@ -285,7 +285,9 @@ impl Replica {
         }
         let root = self.tree.node(NodeId::ROOT).expect("there is a root");
         let op = Op::SetTimes { node: NodeId::ROOT, times: root.times };
-        changes.push(Change { seq: self.counters.last, version: root.times_version.ctime, op });
+        let drawn = Version { lamport: 0, slot: self.slot };
+        let version = root.times_version.ctime.max(drawn);
+        changes.push(Change { seq: self.counters.last, version, op });
         changes
     }
 
@@ -322,7 +324,11 @@ impl Replica {
 
     fn snapshot_registers(&self, id: NodeId, out: &mut Vec<Change>) {
         let Some(node) = self.tree.node(id) else { return };
-        let mut push = |version, op| out.push(Change { seq: Sequence(0), version, op });
+        let mut push = |version, op| {
+            if version != Version::default() {
+                out.push(Change { seq: Sequence(0), version, op });
+            }
+        };
         let (perm, times): (Perm, Times) = (node.perm, node.times);
         if let Some(file) = node.file() {
             let (content, base) = (file.content, Version::default());

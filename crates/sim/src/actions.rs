@@ -119,6 +119,13 @@ fn rename(replica: &mut Replica, rng: &mut Rng, at: Timespec) {
         None => (to_name, RenameTarget::Free),
     };
     let (from, to) = ((from_dir, from_name), (to_dir, to_name));
+    let crossed = match found {
+        RenameTarget::Exchanged { node: other } => replica.tree.has_name(other, from.0, &from.1),
+        RenameTarget::Free | RenameTarget::Replaced { .. } => false,
+    };
+    if crossed || replica.tree.has_name(node, to.0, &to.1) {
+        return;
+    }
     replica.local(Op::Rename { node, from, to, target: found, at });
 }
 

@@ -1,4 +1,4 @@
-//! `lockstep-sim [--seeds N] [--from S] [--trace]`: runs seeds and names the first that fails.
+//! `lockstep-sim [--seeds N] [--from S] [--apart] [--trace]`: runs seeds and names the first that fails.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command-line tool")]
 
@@ -12,6 +12,7 @@ fn main() -> std::process::ExitCode {
     };
     let (from, seeds) = (number("--from", 0), number("--seeds", 10_000));
     let trace = args.iter().any(|arg| arg == "--trace");
+    let apart = args.iter().any(|arg| arg == "--apart");
     let started = Instant::now();
     let mut failed = 0;
     for seed in from..from + seeds {
@@ -20,9 +21,9 @@ fn main() -> std::process::ExitCode {
                 println!("{line}");
             }
         };
-        if let Err(failure) = lockstep_sim::run(seed, &mut print) {
+        if let Err(failure) = lockstep_sim::run(seed, apart, &mut print) {
             failed += 1;
-            if failed <= 3 {
+            if failed <= 3 || failure.what.contains("lost") || !failure.what.contains("differ\n") {
                 println!("seed {} step {}: {}", failure.seed, failure.step, failure.what);
             }
         }

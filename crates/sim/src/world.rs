@@ -31,11 +31,11 @@ const SLOTS: [Slot; 2] = [Slot(1), Slot(2)];
 const STEPS: usize = 60;
 
 /// Runs `seed`; the trace of what was applied goes to `trace`.
-pub fn run(seed: u64, trace: &mut dyn FnMut(String)) -> Result<(), Failure> {
+pub fn run(seed: u64, apart: bool, trace: &mut dyn FnMut(String)) -> Result<(), Failure> {
     let mut rng = Rng::new(seed);
     let mut sides: Vec<Side> = SLOTS.iter().map(|slot| side(*slot)).collect();
     let fail = |step, what| Failure { seed, step, what };
-    let connected_percent = [0, 30, 80][rng.below(3)];
+    let connected_percent = if apart { [0, 20][rng.below(2)] } else { 90 };
     for step in 0..STEPS {
         let who = rng.below(2);
         if rng.chance(60) {

@@ -235,9 +235,11 @@ impl Volume {
         let stands = state.replica.tree.node_mut(node).ok_or(Errno::Stale)?;
         stands.times.mtime = now;
         stands.times.ctime = now;
+        let mode = stands.perm.mode;
         if kill_suidgid {
-            stands.perm.mode = without_set_id(stands.perm.mode);
+            stands.perm.mode = without_set_id(mode);
         }
+        let cleared = stands.perm.mode != mode;
         let named = !stands.links.is_empty();
         let file = stands.file_mut().ok_or(Errno::Invalid)?;
         file.live_size_bytes = size(file.live_size_bytes);
@@ -253,6 +255,9 @@ impl Volume {
         drop(state);
         if first {
             self.work.raise();
+        }
+        if cleared && let Some(cache) = self.cache() {
+            cache.invalidate_attr(node);
         }
         Ok(())
     }

@@ -294,6 +294,14 @@ impl Volume {
             }
             (_, None) => (to_entry, RenameTarget::Free),
         };
+        let tree = &state.replica.tree;
+        let crossed = tree.has_name(node, to_parent, &to_entry)
+            || mode == RenameMode::Exchange
+                && target.is_some_and(|other| tree.has_name(other, from_parent, &from_entry));
+        if crossed {
+            // Two nodes of one name that wait to be told apart: a moment, at most.
+            return Err(Errno::Busy);
+        }
         if let (Some(replaced), RenameMode::Replace) = (target, mode) {
             self.keep_bytes(&mut state, replaced, &to_path)?;
         }

@@ -11,8 +11,8 @@ use lockstep_disk::{Disk, DiskUsage};
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Where a volume's first content comes from.
@@ -68,7 +68,7 @@ pub struct Volume {
     pub(crate) handles: RwLock<HashMap<u64, Arc<Handle>>>,
     pub(crate) open_files: Mutex<HashMap<NodeId, Arc<OpenFile>>>,
     next_handle: AtomicU64,
-    cache: OnceLock<Arc<dyn KernelCache>>,
+    cache: RwLock<Option<Arc<dyn KernelCache>>>,
     /// Content on its way here.
     pub transfers: Transfers,
     /// Raised when there is something to announce, number or ship.
@@ -131,7 +131,7 @@ impl Volume {
             handles: RwLock::default(),
             open_files: Mutex::default(),
             next_handle: AtomicU64::new(1),
-            cache: OnceLock::new(),
+            cache: RwLock::default(),
             transfers: Transfers::default(),
             work: Signal::default(),
             drained: Condvar::new(),
@@ -148,15 +148,13 @@ impl Volume {
         Ok(volume)
     }
 
-    /// Connects the kernel's caches of the mount. Once.
+    /// Connects the kernel's caches of the mount, in place of those of an earlier mount.
     pub fn set_kernel_cache(&self, cache: Arc<dyn KernelCache>) {
-        if self.cache.set(cache).is_err() {
-            tracing::error!("a volume was mounted twice");
-        }
+        *self.cache.write() = Some(cache);
     }
 
-    pub(crate) fn cache(&self) -> Option<&Arc<dyn KernelCache>> {
-        self.cache.get()
+    pub(crate) fn cache(&self) -> Option<Arc<dyn KernelCache>> {
+        self.cache.read().clone()
     }
 
     /// Runs `done` once the kernel knows of everything applied so far.

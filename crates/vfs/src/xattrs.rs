@@ -53,6 +53,13 @@ impl Volume {
             (false, XATTR_REPLACE) => return Err(Errno::NoData),
             _ => {}
         }
+        let held: usize =
+            stands.xattrs.iter().map(|(n, (_, v))| n.len() + v.as_ref().map_or(0, Vec::len)).sum();
+        let more = value.map_or(0, |value| name.len() + value.len());
+        let full = stands.xattrs.len() >= limits::XATTRS_PER_NODE_MAX && !exists;
+        if replicated && more > 0 && (full || held + more > limits::XATTRS_TOTAL_MAX_BYTES) {
+            return Err(Errno::NoSpace);
+        }
         match value {
             Some(value) => self.disk.set_xattr(&path, name, value, XattrFlags::Any)?,
             None => match self.disk.remove_xattr(&path, name).map_err(Errno::from) {

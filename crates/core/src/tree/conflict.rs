@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn conflict_names_keep_the_extension_and_the_limit() {
         let at = Timespec { secs: 1_795_344_625, nanos: 0 };
-        let name = |n: &str| EntryName::new(n.as_bytes()).unwrap();
+        let name = |n: &str| EntryName::new(n.as_bytes()).expect("valid");
         assert_eq!(
             conflict_name(&name("notes.txt"), "ada", at, 0).to_string(),
             "notes (conflict from ada 2026-11-22 10.50.25).txt"

@@ -53,6 +53,11 @@ impl Tree {
         link
     }
 
+    /// Whether `id` has the name that its author called `name` in `parent`, shown so or not.
+    pub fn has_name(&self, id: NodeId, parent: NodeId, name: &EntryName) -> bool {
+        self.link_index(id, parent, name).is_some()
+    }
+
     /// Position of the link of `id` that its author called `name` in `parent`.
     pub(super) fn link_index(&self, id: NodeId, parent: NodeId, name: &EntryName) -> Option<usize> {
         self.nodes.get(&id)?.links.iter().position(|l| l.parent == parent && l.name == *name)

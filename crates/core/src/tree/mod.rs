@@ -10,6 +10,7 @@ mod directory;
 mod effect;
 mod links;
 mod node;
+mod rename;
 mod row;
 
 pub use conflict::conflict_name;
@@ -135,6 +136,7 @@ impl Tree {
         let mut names = Vec::new();
         let mut id = id;
         while id != NodeId::ROOT {
+            debug_assert!(names.len() <= self.nodes.len(), "{id} is in a cycle");
             let link = self.nodes.get(&id)?.links.first()?;
             names.push(link.shown.clone());
             id = link.parent;

@@ -89,7 +89,7 @@ pub fn establish(
     let closing = Arc::clone(&volume);
     undo.push(move || closing.close());
     volume.open(&daemon.home, &daemon.runtime, fresh)?;
-    volume.mount()?;
+    volume.mount().map_err(|failure| failure.advise("or use --no-mount to do without a mount"))?;
     volume.record().save(&daemon.home)?;
     daemon.volumes.insert(Arc::clone(&volume));
     let (volumes, id) = (Arc::clone(&daemon.volumes), volume.id());

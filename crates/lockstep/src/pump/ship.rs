@@ -13,8 +13,6 @@ use tokio::task::JoinHandle;
 
 const IDLE: Duration = Duration::from_secs(1);
 const LOOK_FOR_ANSWERS: Duration = Duration::from_millis(5);
-/// Inline content in one batch: well below what one message may hold.
-const BATCH_INLINE_MAX_BYTES: usize = 3 * 1024 * 1024;
 
 /// One session's sending side.
 struct Shipment<'a> {
@@ -84,23 +82,21 @@ impl Shipment<'_> {
         self.collect_answers(usize::MAX);
     }
 
-    /// Sends changes as one batch, or more if their content is too much for one message.
+    /// Sends changes as one batch, or more if they are too much for one message.
     fn send(&mut self, changes: &[Change]) -> bool {
-        let mut notifications = Vec::with_capacity(changes.len());
-        let mut inline_bytes = 0;
-        for change in changes {
-            let inline = change.op.content().and_then(|content| {
-                self.pump.volume.inline(change.op.node(), content).map(bytes::Bytes::from)
-            });
-            inline_bytes += inline.as_ref().map_or(0, |bytes| bytes.len());
-            notifications.push(Notification { change: change.clone(), inline });
-            if inline_bytes > BATCH_INLINE_MAX_BYTES {
-                self.launch(std::mem::take(&mut notifications));
-                inline_bytes = 0;
-            }
-        }
-        if !notifications.is_empty() {
-            self.launch(notifications);
+        let mut rest: Vec<Notification> = changes
+            .iter()
+            .map(|change| {
+                let inline = change.op.content().and_then(|content| {
+                    self.pump.volume.inline(change.op.node(), content).map(bytes::Bytes::from)
+                });
+                Notification { change: change.clone(), inline }
+            })
+            .collect();
+        while !rest.is_empty() {
+            let fits = Batch::fitting(&rest).clamp(1, rest.len());
+            let later = rest.split_off(fits);
+            self.launch(std::mem::replace(&mut rest, later));
         }
         self.goes_on()
     }

@@ -53,12 +53,15 @@ impl Subject {
     }
 
     /// Bursts of three versions, then waits until the reader has the last of them.
-    fn write_all(&self, on: &Peer) {
-        for number in 1..VERSIONS {
+    fn write_all(&self, on: &Peer, done: &AtomicBool) {
+        let stopped = || done.load(Ordering::Relaxed);
+        for number in (1..VERSIONS).take_while(|_| !stopped()) {
             self.write(on, number);
             if number % 3 == 0 {
                 let what = format!("b reads version {number} of {}", self.name);
-                eventually(&what, SOON, || self.newest_read.load(Ordering::Relaxed) >= number);
+                eventually(&what, SOON, || {
+                    stopped() || self.newest_read.load(Ordering::Relaxed) >= number
+                });
             }
         }
     }
@@ -92,39 +95,63 @@ impl Subject {
     }
 }
 
-#[test]
-fn reader_in_a_loop_never_sees_zeros_mixes_or_short_files() {
+/// `a` writes every version, `b` reads all the time; then both agree on the last one.
+fn write_here_read_there(way: Way, size: usize) {
     let pair = connected!();
-    let ways = [Way::RenameOver, Way::InPlace];
-    for size in [100, 100 << 10, 1 << 20] {
-        let subjects = ways.map(|way| Subject::new(way, size));
-        subjects.iter().for_each(|subject| subject.write(&pair.a, 0));
-        pair.a.wait();
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let _stop = SetOnDrop(&done);
-            let (done, pair) = (&done, &pair);
-            let readers = subjects.each_ref().map(|subject| {
-                scope.spawn(move || {
-                    let mut seen = BTreeSet::new();
-                    while !done.load(Ordering::Relaxed) {
-                        seen.insert(subject.read(&pair.b));
-                    }
-                    seen.insert(subject.read(&pair.b));
-                    println!("{}: {} of {VERSIONS} versions seen", subject.name, seen.len());
-                })
-            });
-            let writers =
-                subjects.each_ref().map(|subject| scope.spawn(move || subject.write_all(&pair.a)));
-            let ended = writers.map(|writer| writer.join());
+    let subject = Subject::new(way, size);
+    subject.write(&pair.a, 0);
+    pair.a.wait();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (done, pair, subject) = (&done, &pair, &subject);
+        scope.spawn(move || {
+            let _stop = SetOnDrop(done);
+            subject.write_all(&pair.a, done);
             pair.a.wait();
-            done.store(true, Ordering::Relaxed);
-            readers.into_iter().for_each(|reader| reader.join().unwrap());
-            ended.into_iter().for_each(|writer| writer.unwrap());
         });
-        for subject in &subjects {
-            assert_eq!(subject.read(&pair.b), VERSIONS - 1, "{} ends at its last", subject.name);
+        let _stop = SetOnDrop(done);
+        let (mut seen, mut reads) = (BTreeSet::new(), 0);
+        while !done.load(Ordering::Relaxed) {
+            seen.insert(subject.read(&pair.b));
+            reads += 1;
         }
-    }
+        println!("{}: {reads} reads, {} of {VERSIONS} versions seen", subject.name, seen.len());
+    });
+    assert_eq!(subject.read(&pair.b), VERSIONS - 1, "it ends at the last version");
     pair.identical();
+}
+
+/// What the tests of this file are cases of.
+mod reader_in_a_loop_never_sees_zeros_mixes_or_short_files {
+    use super::{Way, write_here_read_there};
+
+    #[test]
+    fn of_100_bytes_renamed_over() {
+        write_here_read_there(Way::RenameOver, 100);
+    }
+
+    #[test]
+    fn of_100_bytes_rewritten_in_place() {
+        write_here_read_there(Way::InPlace, 100);
+    }
+
+    #[test]
+    fn of_100_kibibytes_renamed_over() {
+        write_here_read_there(Way::RenameOver, 100 << 10);
+    }
+
+    #[test]
+    fn of_100_kibibytes_rewritten_in_place() {
+        write_here_read_there(Way::InPlace, 100 << 10);
+    }
+
+    #[test]
+    fn of_a_mebibyte_renamed_over() {
+        write_here_read_there(Way::RenameOver, 1 << 20);
+    }
+
+    #[test]
+    fn of_a_mebibyte_rewritten_in_place() {
+        write_here_read_there(Way::InPlace, 1 << 20);
+    }
 }
