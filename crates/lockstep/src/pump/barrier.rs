@@ -118,7 +118,10 @@ impl Pump {
 
     fn told_kernel(&self, deadline: Instant) -> std::result::Result<(), String> {
         let (told, hears) = mpsc::sync_channel(1);
-        self.volume.after_invalidations(Box::new(move || drop(told.try_send(()))));
+        self.volume.after_invalidations(Box::new(move || {
+            // A full or closed channel means that nobody waits any more.
+            let _ = told.try_send(());
+        }));
         let left = deadline.saturating_duration_since(Instant::now()).max(LOOK_AGAIN);
         hears.recv_timeout(left).map_err(|_| "the mount has not taken changes in yet".to_owned())
     }

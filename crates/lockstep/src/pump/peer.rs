@@ -131,11 +131,6 @@ impl Peer {
         self.changed.notify_all();
     }
 
-    /// Batches that wait to be applied.
-    pub(crate) fn inbox_len(&self) -> usize {
-        self.inner.lock().inbox.len()
-    }
-
     pub(crate) fn set_problem(&self, problem: &str) {
         problem.clone_into(&mut self.inner.lock().problem);
     }
