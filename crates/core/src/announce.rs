@@ -74,6 +74,11 @@ impl Announcements {
         }
     }
 
+    /// Whether `node` is due.
+    pub fn is_due(&self, node: NodeId, now_ms: u64) -> bool {
+        self.dirty.get(&node).is_some_and(|dirty| dirty.due_ms <= now_ms)
+    }
+
     /// Files that are due; they stay until [`Announcements::announced`].
     pub fn due(&self, now_ms: u64) -> Vec<NodeId> {
         self.dirty.iter().filter(|(_, d)| d.due_ms <= now_ms).map(|(node, _)| *node).collect()

@@ -12,6 +12,9 @@ pub const BACKGROUND_FETCHES_MAX: usize = 8;
 pub const PENDING_CHANGES_MAX: usize = 65_536;
 /// A new file's announcement waits this long for its first close.
 pub const CREATE_HOLD_MS: u64 = 10;
+/// A file that was just closed holds the log back this long while its content is being named, so
+/// that no peer sees it empty first.
+pub const DESCRIBE_HOLD_MS: u64 = 100;
 /// Repeated content changes of one file within this time are announced once, at the least.
 pub const CONTENT_DEBOUNCE_MIN_MS: u64 = 20;
 /// The same for files that take long to announce.

@@ -145,6 +145,12 @@ impl Replica {
         self.counters.applied.get(&peer).copied().unwrap_or_default()
     }
 
+    /// Whether every peer has every change made here, content included; true without peers.
+    pub fn is_known_everywhere(&self) -> bool {
+        let complete = self.log.complete_everywhere();
+        self.pending.is_empty() && complete.is_none_or(|all| all >= self.counters.last)
+    }
+
     /// Highest Lamport time seen or drawn.
     pub fn lamport(&self) -> u64 {
         self.counters.lamport

@@ -52,7 +52,7 @@ impl Volume {
         let Some(file) = open.resident() else { return };
         let started = Instant::now();
         let _writers_wait = open.writing.write();
-        if !self.is_dirty(open.node) {
+        if !self.is_still_due(open.node) {
             return;
         }
         let stop = || self.closing.load(Ordering::Relaxed);
@@ -74,9 +74,12 @@ impl Volume {
         }
     }
 
-    fn is_dirty(&self, node: NodeId) -> bool {
+    /// With the writers out, whether the file is still to be announced: if it was opened and
+    /// written again since it became due, what it holds now is half a version.
+    fn is_still_due(&self, node: NodeId) -> bool {
         let state = self.read_state();
-        state.replica.tree.node(node).and_then(|n| n.file()).is_some_and(|file| file.dirty)
+        let file = state.replica.tree.node(node).and_then(|n| n.file());
+        file.is_some_and(|file| file.dirty) && state.announce.is_due(node, self.now_ms())
     }
 
     /// The backing file shows the times that the mount shows: a later scan sees it unchanged.

@@ -81,6 +81,7 @@ impl Volume {
             state.replica.tree.node(node).and_then(|n| n.file()).is_some_and(|f| f.dirty)
         };
         if dirty {
+            self.write_state().announce.hasten(node, self.now_ms());
             self.announce_node(node);
         }
     }

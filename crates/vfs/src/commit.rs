@@ -21,10 +21,10 @@ impl Volume {
             return None;
         }
         let now = self.now_ms();
-        let holds = state.held.values().any(|until| *until > now);
         let since = state.pending_since_ms.unwrap_or(0);
-        let due = since + lockstep_core::limits::CREATE_HOLD_MS;
-        Some(if holds && due > now { Duration::from_millis(due - now) } else { Duration::ZERO })
+        let ends = state.held.values().map(|h| h.until_ms.min(since + h.longest_ms));
+        let due = ends.max().unwrap_or(0);
+        Some(Duration::from_millis(due.saturating_sub(now)))
     }
 
     /// Numbers and writes down everything pending. Survives the end of this process, not
@@ -34,7 +34,7 @@ impl Volume {
         let drained = {
             let mut state = self.write_state();
             let now = self.now_ms();
-            state.held.retain(|_, until| *until > now);
+            state.held.retain(|_, hold| hold.until_ms > now);
             state.pending_since_ms = None;
             state.replica.has_unwritten().then(|| state.replica.drain())
         };
@@ -92,8 +92,7 @@ impl Volume {
         let (through, dropped) = {
             let mut state = self.write_state();
             let Some(through) = state.replica.log.trimmable() else { return Ok(()) };
-            let complete = state.replica.log.complete_everywhere();
-            let all_settled = complete.is_some_and(|all| all >= state.replica.last());
+            let all_settled = state.replica.is_known_everywhere();
             let dropped = if all_settled { std::mem::take(&mut state.kept) } else { Vec::new() };
             if all_settled {
                 self.forget_removed(&mut state);

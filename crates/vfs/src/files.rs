@@ -2,7 +2,7 @@
 
 use crate::errno::{Errno, Result};
 use crate::request::{Fh, Opened};
-use crate::volume::{State, Volume};
+use crate::volume::{Hold, State, Volume};
 use lockstep_core::{NodeId, Perm, limits};
 use lockstep_disk::DiskFile;
 use parking_lot::{Mutex, RwLock};
@@ -335,6 +335,10 @@ impl Volume {
             let dirty = state.replica.tree.node(open.node).and_then(|n| n.file());
             if dirty.is_none_or(|file| !file.dirty) {
                 state.held.remove(&open.node);
+            } else if state.held.contains_key(&open.node) {
+                let until_ms = self.now_ms() + limits::DESCRIBE_HOLD_MS;
+                let hold = Hold { until_ms, longest_ms: limits::DESCRIBE_HOLD_MS };
+                state.held.insert(open.node, hold);
             }
             drop(state);
             self.work.raise();

@@ -42,7 +42,11 @@ impl Volume {
 
     fn job(&self, node: NodeId) -> Option<FetchJob> {
         let state = self.read_state();
-        let file = state.replica.tree.node(node).filter(|n| !n.is_unlinked())?.file()?;
+        let stands = state.replica.tree.node(node)?;
+        if stands.is_unlinked() && !self.open_files.lock().contains_key(&node) {
+            return None;
+        }
+        let file = stands.file()?;
         let (content, version) = file.wanted()?;
         let transfer = self.transfers.transfer(node, content);
         Some(FetchJob { node, content, version, transfer })
@@ -140,9 +144,12 @@ impl Volume {
         version: Version,
         transfer: &Transfer,
     ) -> io::Result<bool> {
-        let Some(stands) = state.replica.tree.node(node).filter(|n| !n.is_unlinked()) else {
+        let Some(stands) = state.replica.tree.node(node) else {
             return self.discard(transfer);
         };
+        if stands.is_unlinked() {
+            return self.lend_to_readers(state, node, version, transfer);
+        }
         let Some(file) = stands.file().filter(|f| f.wanted() == Some((content, version))) else {
             return self.discard(transfer);
         };
@@ -168,6 +175,22 @@ impl Volume {
         state.wanted.remove(&node);
         self.transfers.cancel(node);
         Ok(true)
+    }
+
+    /// The file has no name any more, but is open: its readers get the bytes, nobody else will.
+    fn lend_to_readers(
+        &self,
+        state: &mut State,
+        node: NodeId,
+        version: Version,
+        transfer: &Transfer,
+    ) -> io::Result<bool> {
+        if let Some(open) = self.open_files.lock().get(&node) {
+            *open.file.write() = Some(self.disk.temp_open(&transfer.temp)?);
+            state.replica.tree.content_arrived(node, version);
+        }
+        self.transfers.cancel(node);
+        self.discard(transfer).map(|_| true)
     }
 
     fn discard(&self, transfer: &Transfer) -> io::Result<bool> {
@@ -250,7 +273,11 @@ impl Volume {
             let wanted = {
                 let state = self.read_state();
                 let stands = state.replica.tree.node(open.node).ok_or(Errno::Stale)?;
-                stands.file().and_then(|f| f.wanted()).ok_or(Errno::Stale)?
+                let wanted = stands.file().and_then(|f| f.wanted()).ok_or(Errno::Stale)?;
+                if stands.is_unlinked() && state.gone.get(&open.node) == Some(&wanted.1) {
+                    return Err(Errno::Stale);
+                }
+                wanted
             };
             let transfer = self.transfers.transfer(open.node, wanted.0);
             if let Some(read) = try_read(&transfer)? {

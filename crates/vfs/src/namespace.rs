@@ -3,7 +3,7 @@
 use crate::errno::{Errno, Result};
 use crate::files::OpenFile;
 use crate::request::{Caller, Opened, Stat};
-use crate::volume::{State, Volume};
+use crate::volume::{Hold, State, Volume};
 use lockstep_core::change::{Body, RenameTarget};
 use lockstep_core::{EntryName, Kind, NodeId, Op, Perm, Times, limits};
 use lockstep_disk::{DiskFile, RenameMode};
@@ -162,7 +162,8 @@ impl Volume {
             Body::File(Default::default()),
             perm,
         )?;
-        state.held.insert(node, self.now_ms() + limits::CREATE_HOLD_MS);
+        let until_ms = self.now_ms() + limits::CREATE_HOLD_MS;
+        state.held.insert(node, Hold { until_ms, longest_ms: limits::CREATE_HOLD_MS });
         let open = OpenFile::new(node, Some(file));
         self.open_files.lock().insert(node, open.clone());
         let opened = self.add_handle(&open, flags, true);
@@ -226,13 +227,12 @@ impl Volume {
     /// A file that is about to lose its last name keeps its bytes where a peer that has not
     /// fetched them yet still finds them.
     fn keep_bytes(&self, state: &mut State, node: NodeId, path: &Path) -> Result<()> {
-        let complete = state.replica.log.complete_everywhere();
         let Some(file) = state.replica.tree.node(node).filter(|n| n.links.len() == 1) else {
             return Ok(());
         };
         let Some(file) = file.file() else { return Ok(()) };
         let fetchable = file.resident && file.content.size_bytes > limits::INLINE_CONTENT_MAX_BYTES;
-        if !fetchable || complete.is_none_or(|all| all >= state.replica.last()) {
+        if !fetchable || state.replica.is_known_everywhere() {
             return Ok(());
         }
         let name = crate::serve::kept_name(node, &file.content);
@@ -251,7 +251,9 @@ impl Volume {
             state.held.remove(&node);
             state.wanted.remove(&node);
             state.gone.remove(&node);
-            self.transfers.cancel(node);
+            if !self.open_files.lock().contains_key(&node) {
+                self.transfers.cancel(node);
+            }
         }
     }
 
@@ -264,6 +266,7 @@ impl Volume {
         to_name: &[u8],
         mode: RenameMode,
     ) -> Result<()> {
+        self.announce_mover(from_parent, from_name);
         let mut state = self.mutate()?;
         let to_entry = EntryName::new(to_name)?;
         let node = state.child(from_parent, from_name)?;
@@ -318,6 +321,24 @@ impl Volume {
         }
         self.mutated(state);
         Ok(())
+    }
+
+    /// A file that was written and is now moved to where others look for it is announced with its
+    /// content first: no peer may see the new name with the old bytes, or with none.
+    fn announce_mover(&self, parent: NodeId, name: &[u8]) {
+        let written = {
+            let state = self.read_state();
+            let node = state.child(parent, name).ok();
+            let dirty = |id: &NodeId| {
+                let file = state.replica.tree.node(*id).and_then(|n| n.file());
+                file.is_some_and(|file| file.dirty)
+            };
+            node.filter(dirty)
+        };
+        if let Some(node) = written {
+            self.write_state().announce.hasten(node, self.now_ms());
+            self.announce_node(node);
+        }
     }
 
     fn check_rename(

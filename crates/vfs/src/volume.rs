@@ -90,8 +90,8 @@ pub(crate) struct State {
     pub wanted: BTreeSet<NodeId>,
     /// Contents that no peer has any more: their successors are on the way.
     pub gone: HashMap<NodeId, lockstep_core::Version>,
-    /// New files still open for their first write: their announcement waits a moment.
-    pub held: HashMap<NodeId, u64>,
+    /// Files that the log waits for, a moment at most.
+    pub held: HashMap<NodeId, Hold>,
     /// When the oldest unnumbered change was made.
     pub pending_since_ms: Option<u64>,
     /// Effects of applied changes that the disk has refused so far, in order.
@@ -236,6 +236,15 @@ impl Volume {
             absent_bytes: absent_bytes.sum(),
         }
     }
+}
+
+/// Why and until when pending changes wait for a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hold {
+    /// When it ends, in milliseconds of the volume's clock.
+    pub until_ms: u64,
+    /// How long it may keep the oldest pending change waiting.
+    pub longest_ms: u64,
 }
 
 impl State {

@@ -1,7 +1,7 @@
 //! What cannot be done is refused with the thing, the reason and the next step; nothing is lost.
 
 use crate::support::command::{Outcome, run};
-use crate::support::environment::{NOBODY, has_root, mounts_below, unmount_lazily};
+use crate::support::environment::{NOBODY, has_root, mounts_below, unmount_below};
 use crate::support::pair::{Layout, Pair};
 use crate::support::peer::{Peer, Placing};
 use crate::support::repository::noise;
@@ -208,7 +208,7 @@ struct SmallDisk(std::path::PathBuf);
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        unmount_lazily(&self.0);
+        unmount_below(&self.0);
     }
 }
 

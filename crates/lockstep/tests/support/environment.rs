@@ -1,5 +1,6 @@
 //! What this machine lets a test do. A test that cannot run says so; in CI it fails instead.
 
+use rustix::mount::UnmountFlags;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -63,31 +64,45 @@ pub fn as_nobody(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// All mount points at or below `root`, innermost first.
-pub fn mounts_below(root: &Path) -> Vec<PathBuf> {
+/// A line of the mount table.
+struct Mount {
+    /// The number its FUSE connection has under `/sys/fs/fuse/connections`.
+    minor: String,
+    point: PathBuf,
+}
+
+/// All mounts at or below `root`, innermost first.
+fn table_below(root: &Path) -> Vec<Mount> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
-    let mut found: Vec<PathBuf> = table
+    let mut found: Vec<Mount> = table
         .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|point| PathBuf::from(point.replace("\\040", " ")))
-        .filter(|point| point.starts_with(root))
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(2);
+            let minor = fields.next()?.strip_prefix("0:")?.to_owned();
+            let point = PathBuf::from(fields.nth(1)?.replace("\\040", " "));
+            point.starts_with(root).then_some(Mount { minor, point })
+        })
         .collect();
     found.reverse();
     found
 }
 
-/// Detaches the mount at `point`, whoever uses it.
-pub fn unmount_lazily(point: &Path) {
-    let mut command = if is_root() {
-        let mut command = Command::new("umount");
-        command.arg("-l");
-        command
-    } else {
-        let mut command = Command::new("fusermount3");
-        command.arg("-uz");
-        command
-    };
-    let _ = command.arg(point).output();
+/// All mount points at or below `root`, innermost first.
+pub fn mounts_below(root: &Path) -> Vec<PathBuf> {
+    table_below(root).into_iter().map(|mount| mount.point).collect()
+}
+
+/// Detaches every mount at or below `root`, whoever uses it. FUSE connections are aborted first:
+/// with a call and an invalidation waiting for each other, unmounting would wait, too.
+pub fn unmount_below(root: &Path) {
+    for mount in table_below(root) {
+        let abort = format!("/sys/fs/fuse/connections/{}/abort", mount.minor);
+        let _ = std::fs::write(abort, "1");
+        let flags = UnmountFlags::FORCE | UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+        if rustix::mount::unmount(&mount.point, flags).is_err() {
+            let _ = Command::new("fusermount3").arg("-uz").arg(&mount.point).output();
+        }
+    }
 }
 
 /// A turn among the pairs of this process: each is two daemons and their threads.

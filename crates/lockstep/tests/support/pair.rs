@@ -117,6 +117,7 @@ fn watch(peers: [Arc<Peer>; 2]) -> SyncSender<()> {
             for peer in peers.iter().filter_map(std::sync::Weak::upgrade) {
                 eprintln!("the test hangs: killing {}'s daemon", peer.name);
                 peer.signal(Signal::KILL);
+                super::environment::unmount_below(peer.mnt());
             }
         }
     });

@@ -227,8 +227,8 @@ impl Drop for Peer {
         let _ = stop.arg("--home").arg(&self.home).arg("stop").output();
         self.signal(rustix::process::Signal::KILL);
         kill_recorded_daemon(&self.home);
-        for point in self.mount.iter().flat_map(|mount| environment::mounts_below(mount)) {
-            environment::unmount_lazily(&point);
+        if let Some(mount) = &self.mount {
+            environment::unmount_below(mount);
         }
     }
 }

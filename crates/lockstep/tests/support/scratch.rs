@@ -1,6 +1,6 @@
 //! A directory of one test: made under the temporary directory, gone at its end whatever happened.
 
-use super::environment::{mounts_below, unmount_lazily};
+use super::environment::unmount_below;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -54,9 +54,7 @@ pub fn set_mode(path: &Path, mode: u32) {
 }
 
 fn remove(path: &Path) {
-    for point in mounts_below(path) {
-        unmount_lazily(&point);
-    }
+    unmount_below(path);
     let _ = fs::remove_dir_all(path);
 }
 
