@@ -111,8 +111,11 @@ impl Below {
     }
 }
 
-/// What users see of a tree: every path with its node and registers.
-pub fn view(tree: &Tree) -> BTreeMap<PathBuf, String> {
+/// Every path with its node and registers.
+pub type View = BTreeMap<PathBuf, String>;
+
+/// What users see of a tree.
+pub fn view(tree: &Tree) -> View {
     let mut all = BTreeMap::new();
     for (id, node) in tree.iter() {
         let body = match &node.body {

@@ -10,4 +10,4 @@ mod rng;
 mod world;
 
 pub use rng::Rng;
-pub use world::{Failure, run};
+pub use world::{Failure, FailureKind, run};

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command-line tool")]
 
+use lockstep_sim::{Failure, FailureKind};
 use std::time::Instant;
 
 fn main() -> std::process::ExitCode {
@@ -23,8 +24,9 @@ fn main() -> std::process::ExitCode {
         };
         if let Err(failure) = lockstep_sim::run(seed, apart, &mut print) {
             failed += 1;
-            if failed <= 3 || failure.what.contains("lost") || !failure.what.contains("differ\n") {
-                println!("seed {} step {}: {}", failure.seed, failure.step, failure.what);
+            if failed <= 3 || failure.kind != FailureKind::Differ {
+                let Failure { seed, step, kind, what } = failure;
+                println!("seed {seed} step {step}: {kind:?}: {what}");
             }
         }
     }

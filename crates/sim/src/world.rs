@@ -1,7 +1,7 @@
 //! One run: two replicas, the changes between them, and what must hold.
 
 use crate::actions::act;
-use crate::below::{Below, view};
+use crate::below::{Below, View, view};
 use crate::rng::Rng;
 use lockstep_core::tree::Node;
 use lockstep_core::{Change, NodeId, Perm, Replica, Sequence, Slot, Times, Tree};
@@ -14,8 +14,21 @@ pub struct Failure {
     pub seed: u64,
     /// Number of the step.
     pub step: usize,
+    /// Which promise.
+    pub kind: FailureKind,
     /// What did not hold.
     pub what: String,
+}
+
+/// Which promise did not hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FailureKind {
+    /// A tree broke an invariant, or an effect asked the disk for the impossible.
+    Broken,
+    /// A content that nobody who knew it gave up is nowhere.
+    Lost,
+    /// At the end the sides show different trees.
+    Differ,
 }
 
 struct Side {
@@ -34,7 +47,7 @@ const STEPS: usize = 60;
 pub fn run(seed: u64, apart: bool, trace: &mut dyn FnMut(String)) -> Result<(), Failure> {
     let mut rng = Rng::new(seed);
     let mut sides: Vec<Side> = SLOTS.iter().map(|slot| side(*slot)).collect();
-    let fail = |step, what| Failure { seed, step, what };
+    let fail = |step, what| Failure { seed, step, kind: FailureKind::Broken, what };
     let connected_percent = if apart { [0, 20][rng.below(2)] } else { 90 };
     for step in 0..STEPS {
         let who = rng.below(2);
@@ -54,7 +67,10 @@ pub fn run(seed: u64, apart: bool, trace: &mut dyn FnMut(String)) -> Result<(), 
         }
         check(&sides[who]).map_err(|what| fail(step, what))?;
     }
-    settle(&mut sides, trace).map_err(|what| fail(STEPS, what))
+    settle(&mut sides, trace).map_err(|what| fail(STEPS, what))?;
+    let ended = |kind| move |what| Failure { seed, step: STEPS, kind, what };
+    nothing_lost(&sides).map_err(ended(FailureKind::Lost))?;
+    same_view(&sides).map_err(ended(FailureKind::Differ))
 }
 
 fn side(slot: Slot) -> Side {
@@ -131,7 +147,7 @@ fn check(side: &Side) -> Result<(), String> {
     side.replica.tree.check()
 }
 
-/// Everything is delivered; both sides must show the same, and nothing may be lost.
+/// Everything is delivered and fetched.
 fn settle(sides: &mut [Side], trace: &mut dyn FnMut(String)) -> Result<(), String> {
     while sides.iter().any(|side| !side.inbox.is_empty()) {
         for who in 0..2 {
@@ -139,23 +155,21 @@ fn settle(sides: &mut [Side], trace: &mut dyn FnMut(String)) -> Result<(), Strin
         }
     }
     sides.iter_mut().for_each(|side| fetch(&mut side.replica));
+    sides.iter().try_for_each(check)
+}
+
+fn same_view(sides: &[Side]) -> Result<(), String> {
     let (one, two) = (view(&sides[0].replica.tree), view(&sides[1].replica.tree));
-    if one != two {
-        let differ = |a: &std::collections::BTreeMap<_, String>,
-                      b: &std::collections::BTreeMap<_, String>| {
-            a.iter()
-                .filter(|(k, v)| b.get(*k) != Some(v))
-                .map(|(k, v)| format!("{k:?}: {v}"))
-                .collect::<Vec<_>>()
-                .join("\n")
-        };
-        return Err(format!(
-            "the sides differ\nONE\n{}\nTWO\n{}",
-            differ(&one, &two),
-            differ(&two, &one)
-        ));
+    let only = |a: &View, b: &View| -> String {
+        let lines = a.iter().filter(|(path, stat)| b.get(*path) != Some(stat));
+        lines.map(|(path, stat)| format!("{}: {stat}\n", path.display())).collect()
+    };
+    match one == two {
+        true => Ok(()),
+        false => {
+            Err(format!("the sides differ\nONE\n{}TWO\n{}", only(&one, &two), only(&two, &one)))
+        }
     }
-    nothing_lost(sides)
 }
 
 /// Every content that nobody who had seen it replaced or removed is still somewhere.

@@ -145,6 +145,13 @@ impl Tree {
             // A directory has one name: wherever it is, it moves from there.
             (self.nodes[&id].kind() == Kind::Dir && !self.nodes[&id].links.is_empty()).then_some(0)
         });
+        let others = self.nodes[&id].links.len() - usize::from(lost.is_some());
+        if others == 0
+            && let Some(node) = self.nodes.get_mut(&id)
+        {
+            // Moving never takes a node's last name, whatever was removed elsewhere meanwhile.
+            node.keep(to_dir, &to.1);
+        }
         let node = &self.nodes[&id];
         let barred = node.dir().is_none() && node.has_lost(to_dir, &to.1, version);
         let taken = self.link_index(id, to_dir, &to.1).is_some();

@@ -1,7 +1,7 @@
 //! How bytes change, and that the other side has exactly them.
 
-use crate::support::connected;
 use crate::support::repository::noise;
+use crate::support::{SOON, connected};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -153,4 +153,17 @@ fn the_plain_files_below_are_the_users_files() {
     assert_eq!(shown.len(), 20);
     assert!(plain_files(&pair.a.backing) == shown);
     assert!(plain_files(&pair.b.backing) == shown);
+}
+
+#[test]
+fn removed_files_give_their_space_back() {
+    let pair = connected!();
+    for number in 0..10u64 {
+        std::fs::write(pair.a.at(format!("{number}")), noise(number, 1 << 20)).unwrap();
+        std::fs::remove_file(pair.a.at(format!("{number}"))).unwrap();
+        std::fs::write(pair.a.at("rewritten"), noise(number, 1 << 20)).unwrap();
+    }
+    pair.wait();
+    let kept = || std::fs::read_dir(pair.a.backing.join(".lockstep/keep")).unwrap().count();
+    crate::support::eventually("nothing is kept of removed files", SOON, || kept() == 0);
 }
