@@ -1,5 +1,7 @@
 //! Seeded runs of two replicas of the real core.
 
+#![allow(clippy::print_stdout, reason = "tests report what they measured")]
+
 use lockstep_sim::{Failure, FailureKind, run};
 
 const SEEDS: u64 = 10_000;
