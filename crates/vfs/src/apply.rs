@@ -156,6 +156,7 @@ impl Volume {
             }
             Effect::Moved { from_path, to_path, replaced, .. } => {
                 if let Some(node) = replaced {
+                    self.hold_replaced(state, *node, to_path);
                     self.after_unlink(state, *node);
                 }
                 let moved = self.disk.rename(from_path, to_path, RenameMode::Replace);

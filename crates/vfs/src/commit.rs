@@ -91,6 +91,7 @@ impl Volume {
     pub fn trim(&self) -> Result<()> {
         let (through, dropped) = {
             let mut state = self.write_state();
+            self.drop_replaced(&mut state);
             let Some(through) = state.replica.log.trimmable() else { return Ok(()) };
             let all_settled = state.replica.is_known_everywhere();
             let dropped = if all_settled { std::mem::take(&mut state.kept) } else { Vec::new() };
@@ -110,12 +111,20 @@ impl Volume {
         Ok(())
     }
 
+    /// Removed nodes that every peer knew of at the last trim already: a change that a peer made
+    /// before it knew has arrived since.
     fn forget_removed(&self, state: &mut crate::volume::State) {
         let open = self.open_files.lock();
         let removed: Vec<_> =
             state.replica.tree.unlinked().filter(|id| !open.contains_key(id)).collect();
-        for id in removed {
-            state.replica.tree.forget(id);
+        match state.retiring.take() {
+            None => state.retiring = Some(removed.into_iter().collect()),
+            Some(retiring) => {
+                for id in removed.iter().filter(|id| retiring.contains(id)) {
+                    state.replica.tree.forget(*id);
+                }
+                state.replica.tree.forget_lost_names();
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::volume::{Hold, State, Volume};
 use lockstep_core::{NodeId, Perm, limits};
 use lockstep_disk::DiskFile;
 use parking_lot::{Mutex, RwLock};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,11 @@ const S_IXGRP: u16 = 0o010;
 /// A reader that opened a file this recently is in the middle of reading it: new content from a
 /// peer waits for it, so that it sees one version from start to end. Older handles follow.
 pub(crate) const READER_GRACE: Duration = Duration::from_millis(500);
+
+/// How long a file replaced by a rename can still be opened by who has just looked it up.
+const REPLACED_GRACE: Duration = Duration::from_secs(2);
+/// Files held so at a time.
+const REPLACED_MAX: usize = 64;
 
 /// A node that is open, whoever opened it and however often.
 pub(crate) struct OpenFile {
@@ -139,8 +145,32 @@ impl Volume {
         if !body.resident {
             return Ok(None);
         }
-        let path = state.replica.tree.path(node).ok_or(Errno::Stale)?;
-        Ok(Some(self.disk.open(&path)?))
+        if let Some(path) = state.replica.tree.path(node) {
+            return Ok(Some(self.disk.open(&path)?));
+        }
+        let held = state.replaced.iter().rev().find(|(_, id, _)| *id == node);
+        held.map(|(_, _, file)| Some(file.clone())).ok_or(Errno::Stale)
+    }
+
+    /// `node`, shown at `path`, is about to be replaced by a rename.
+    pub(crate) fn hold_replaced(&self, state: &mut State, node: NodeId, path: &Path) {
+        self.drop_replaced(state);
+        let resident =
+            state.replica.tree.node(node).and_then(|n| n.file()).is_some_and(|f| f.resident);
+        if resident && let Ok(file) = self.disk.open(path) {
+            state.replaced.push_back((Instant::now(), node, file));
+        }
+    }
+
+    /// Lets go of files that were replaced a while ago.
+    pub(crate) fn drop_replaced(&self, state: &mut State) {
+        let old = |state: &State| {
+            let oldest = state.replaced.front();
+            oldest.is_some_and(|(at, ..)| at.elapsed() > REPLACED_GRACE)
+        };
+        while state.replaced.len() >= REPLACED_MAX || old(state) {
+            state.replaced.pop_front();
+        }
     }
 
     pub(crate) fn close_moment(&self, open: &Arc<OpenFile>) {

@@ -5,7 +5,7 @@ use crate::files::OpenFile;
 use crate::transfer::{Demand, FetchJob, Transfer};
 use crate::volume::{State, Volume};
 use lockstep_core::{ContentRef, Kind, Manifest, NodeId, Perm, Times, Version};
-use lockstep_disk::{DiskFile, verify_manifest};
+use lockstep_disk::{DiskFile, XattrFlags, verify_manifest};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 /// How long a read of absent bytes waits while no peer is connected, before it fails with `EIO`.
 const OFFLINE_WAIT: Duration = Duration::from_secs(5);
-/// How long a read of absent bytes waits in all.
-const ABSENT_WAIT: Duration = Duration::from_secs(120);
+/// How long a read of absent bytes waits without any content arriving.
+const ABSENT_WAIT: Duration = Duration::from_secs(30);
 /// How long an open waits for new content that is just taking its place.
 const REPLACE_WAIT: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -208,6 +208,12 @@ impl Volume {
         });
         let Some((first, others)) = paths.split_first() else { return Ok(()) };
         self.disk.temp_install(temp, first)?;
+        let xattrs = tree.node(node).into_iter().flat_map(|n| &n.xattrs);
+        for (name, (_, value)) in xattrs {
+            if let Some(value) = value {
+                self.disk.set_xattr(first, name, value, XattrFlags::Any)?;
+            }
+        }
         for other in others {
             self.disk.unlink(other)?;
             self.disk.link(first, other)?;
@@ -264,7 +270,8 @@ impl Volume {
         mut try_read: impl FnMut(&Transfer) -> io::Result<Option<usize>>,
         offset: u64,
     ) -> Result<Waited> {
-        let deadline = Instant::now() + ABSENT_WAIT;
+        let received = || self.transfers.counts.received_bytes.load(Ordering::Relaxed);
+        let (mut deadline, mut before) = (Instant::now() + ABSENT_WAIT, received());
         let mut asked = None;
         loop {
             if let Some(file) = open.resident() {
@@ -291,6 +298,9 @@ impl Volume {
             if self.transfers.offline_for(self.started) > OFFLINE_WAIT || Instant::now() > deadline
             {
                 return Err(Errno::Io);
+            }
+            if received() != before {
+                (deadline, before) = (Instant::now() + ABSENT_WAIT, received());
             }
             self.transfers.wait_progress(LOOK_AGAIN);
         }

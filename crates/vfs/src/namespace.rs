@@ -307,6 +307,7 @@ impl Volume {
         }
         if let (Some(replaced), RenameMode::Replace) = (target, mode) {
             self.keep_bytes(&mut state, replaced, &to_path)?;
+            self.hold_replaced(&mut state, replaced, &to_path);
         }
         self.disk.rename(&from_path, &to_path, mode)?;
         state.replica.local(Op::Rename {

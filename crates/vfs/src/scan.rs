@@ -130,7 +130,27 @@ impl Scan<'_> {
             }
         }
         self.perm_changed(state, node, stat);
+        self.xattrs_changed(state, node, path, stat)?;
         Ok(Some(node))
+    }
+
+    /// Attributes that were set behind the volume's back, or just before a crash. One that is
+    /// missing below was not removed by anybody: new content below starts without.
+    fn xattrs_changed(
+        &self,
+        state: &mut State,
+        node: NodeId,
+        path: &Path,
+        stat: &BackingStat,
+    ) -> io::Result<()> {
+        for (name, value) in self.xattrs(path, stat)? {
+            let known = state.replica.tree.node(node).and_then(|n| n.xattrs.get(&name));
+            if known.and_then(|(_, known)| known.as_ref()) != Some(&value) {
+                let (value, ctime) = (Some(value), stat.ctime);
+                state.replica.local(Op::SetXattr { node, name, value, ctime });
+            }
+        }
+        Ok(())
     }
 
     fn content_changed(

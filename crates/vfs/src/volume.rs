@@ -7,9 +7,9 @@ use crate::signal::{Replacing, Signal};
 use crate::transfer::Transfers;
 use lockstep_core::{Announcements, EntryName, NodeId, Replica, Slot, Timespec, limits};
 use lockstep_disk::state::{StateDb, StateError};
-use lockstep_disk::{Disk, DiskUsage};
+use lockstep_disk::{Disk, DiskFile, DiskUsage};
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -94,6 +94,11 @@ pub(crate) struct State {
     pub held: HashMap<NodeId, Hold>,
     /// When the oldest unnumbered change was made.
     pub pending_since_ms: Option<u64>,
+    /// Files just replaced by a rename, still open below: a caller that has looked the name up may
+    /// open what it found, as on any filesystem.
+    pub replaced: VecDeque<(Instant, NodeId, Arc<dyn DiskFile>)>,
+    /// Removed nodes that are forgotten at the next trim.
+    pub retiring: Option<BTreeSet<NodeId>>,
     /// Effects of applied changes that the disk has refused so far, in order.
     pub effects: std::collections::VecDeque<lockstep_core::Effect>,
     /// Removed files whose bytes a peer may still ask for, by the Lamport time of the removal.
@@ -120,6 +125,8 @@ impl Volume {
             gone: HashMap::new(),
             held: HashMap::new(),
             pending_since_ms: None,
+            replaced: VecDeque::new(),
+            retiring: None,
             effects: Default::default(),
             kept: Vec::new(),
         };

@@ -182,6 +182,7 @@ impl Tree {
         version: Version,
     ) -> Option<usize> {
         self.node_mut(id)?.lose(parent, name, version);
+        self.bereft.insert(id);
         let index = self.link_index(id, parent, name)?;
         (self.nodes[&id].links[index].version <= version).then_some(index)
     }

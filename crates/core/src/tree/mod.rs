@@ -35,6 +35,8 @@ pub struct Tree {
     shadows: BTreeMap<Place, Vec<NodeId>>,
     /// Host names for conflict copies.
     hosts: BTreeMap<Slot, String>,
+    /// Nodes that remember names taken from them.
+    bereft: BTreeSet<NodeId>,
     /// Nodes without a name.
     unlinked: BTreeSet<NodeId>,
     /// Nodes whose rows are stale.
@@ -51,6 +53,7 @@ impl Tree {
             nodes: HashMap::from([(NodeId::ROOT, root)]),
             shadows: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            bereft: BTreeSet::new(),
             unlinked: BTreeSet::new(),
             touched: BTreeSet::from([NodeId::ROOT]),
             recording: None,
@@ -63,7 +66,11 @@ impl Tree {
         let mut tree = Tree::new(Perm::default(), Times::default());
         tree.touched.clear();
         for row in rows {
-            tree.nodes.insert(row.node, row.into_node());
+            let (id, node) = (row.node, row.into_node());
+            if !node.lost.is_empty() {
+                tree.bereft.insert(id);
+            }
+            tree.nodes.insert(id, node);
         }
         let mut ids: Vec<NodeId> = tree.nodes.keys().copied().collect();
         ids.sort_unstable();
@@ -171,8 +178,11 @@ impl Tree {
 
     /// Every peer has every change: what was remembered for older ones is not needed any more.
     pub fn forget_lost_names(&mut self) {
-        for node in self.nodes.values_mut() {
-            node.lost = Vec::new();
+        for id in std::mem::take(&mut self.bereft) {
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.lost = Vec::new();
+                self.touched.insert(id);
+            }
         }
     }
 

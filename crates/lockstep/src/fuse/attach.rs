@@ -145,6 +145,15 @@ pub fn detach_lazily(path: &Path) -> Result<Detached, MountError> {
     }
 }
 
+/// Ends the dead mount at `path`: calls still waiting in it fail now, and nothing can be left that
+/// waits for its daemon.
+pub fn detach_dead(path: &Path) -> Result<Detached, MountError> {
+    match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW | UnmountFlags::FORCE) {
+        Ok(()) => Ok(Detached::Now),
+        Err(_) => detach_lazily(path),
+    }
+}
+
 fn helper_unmount(path: &Path, arguments: &[&str]) -> Result<(), MountError> {
     let output = Command::new(HELPER).args(arguments).arg("--").arg(path).output();
     match output {

@@ -119,7 +119,7 @@ pub fn clear_stale(mountpoint: &Path) -> Result<bool, MountError> {
         if !ours || is_served(&path) {
             return Err(MountError::Occupied { path, by });
         }
-        attach::detach_lazily(&path)?;
+        attach::detach_dead(&path)?;
         tracing::info!("cleared a mount whose daemon is gone");
         tracing::debug!(path = %path.display(), "it was here");
     }

@@ -61,17 +61,20 @@ impl Pump {
 
     /// What peers sent and is applied here survives a power cut from now on.
     pub(super) fn make_applied_durable(&self) {
+        let complete = self.volume.is_complete();
         let applied: Vec<_> = self
             .all_peers()
             .into_iter()
             .map(|peer| (self.volume.applied(peer.slot), peer))
-            .filter(|(applied, peer)| *applied > peer.durable())
+            .filter(|(applied, peer)| {
+                *applied > peer.durable() || complete && *applied > peer.complete()
+            })
             .collect();
         if applied.is_empty() {
             return;
         }
         match self.volume.make_durable() {
-            Ok(()) => applied.iter().for_each(|(applied, peer)| peer.set_durable(*applied)),
+            Ok(()) => applied.iter().for_each(|(seq, peer)| peer.set_durable(*seq, complete)),
             Err(error) => tracing::warn!(%error, "applied changes are not durable yet"),
         }
     }

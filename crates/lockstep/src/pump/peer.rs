@@ -31,6 +31,8 @@ struct Inner {
     problem: String,
     /// Last change that is durable here, of the peer's log.
     durable: Sequence,
+    /// The same, with all content.
+    complete: Sequence,
     retired: bool,
 }
 
@@ -143,8 +145,16 @@ impl Peer {
         self.inner.lock().durable
     }
 
-    pub(crate) fn set_durable(&self, durable: Sequence) {
+    /// Changes up to `durable` are on disk for good, with all content if `complete`.
+    pub(crate) fn set_durable(&self, durable: Sequence, complete: bool) {
         let mut inner = self.inner.lock();
         inner.durable = inner.durable.max(durable);
+        if complete {
+            inner.complete = inner.complete.max(durable);
+        }
+    }
+
+    pub(crate) fn complete(&self) -> Sequence {
+        self.inner.lock().complete
     }
 }

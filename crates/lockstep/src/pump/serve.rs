@@ -87,7 +87,7 @@ impl Pump {
         Ok(Ack {
             applied: self.volume.applied(peer.slot),
             durable: peer.durable(),
-            complete: self.volume.is_complete(),
+            complete: peer.complete() >= peer.durable(),
         })
     }
 
@@ -124,12 +124,12 @@ impl Pump {
         Ok(())
     }
 
-    /// What this side's heartbeat says.
+    /// What this side's heartbeat says. It calls durable only what is here with all its content.
     pub fn my_beat(&self, id: PeerId) -> Result<Beat> {
         let peer = self.peer(id)?;
         Ok(Beat {
             applied: self.volume.applied(peer.slot),
-            durable: peer.durable(),
+            durable: peer.complete(),
             problem: self.problem.lock().clone().unwrap_or_default(),
             last: self.volume.last(),
         })
@@ -140,7 +140,7 @@ impl Pump {
         let peer = self.peer(id)?;
         peer.set_problem(&theirs.problem);
         let durable = theirs.durable.min(theirs.applied);
-        self.volume.acked(peer.slot, theirs.applied, durable, false);
+        self.volume.acked(peer.slot, theirs.applied, durable, true);
         self.my_beat(id)
     }
 }

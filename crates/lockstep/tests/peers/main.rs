@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod absent;
 mod attributes;
 mod bad_input;
 mod calls;
