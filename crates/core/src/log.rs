@@ -78,6 +78,12 @@ impl Log {
         self.acked.values().map(|acked| acked.durable).min()
     }
 
+    /// Lamport time of the change numbered `seq`, if it is still in memory.
+    pub fn lamport_at(&self, seq: Sequence) -> Option<u64> {
+        let index = seq.0.checked_sub(self.before.0 + 1)? as usize;
+        self.recent.get(index).map(|change| change.version.lamport)
+    }
+
     /// The change every peer has, content included: what was removed before it needs no copy.
     pub fn complete_everywhere(&self) -> Option<Sequence> {
         self.acked.values().map(|acked| acked.complete).min()

@@ -151,6 +151,15 @@ impl Replica {
         self.pending.is_empty() && complete.is_none_or(|all| all >= self.counters.last)
     }
 
+    /// What was done here up to this Lamport time, every peer has, content included.
+    pub fn known_everywhere_through(&self) -> u64 {
+        if self.is_known_everywhere() {
+            return self.counters.lamport;
+        }
+        let complete = self.log.complete_everywhere();
+        complete.and_then(|seq| self.log.lamport_at(seq)).unwrap_or(0)
+    }
+
     /// Highest Lamport time seen or drawn.
     pub fn lamport(&self) -> u64 {
         self.counters.lamport

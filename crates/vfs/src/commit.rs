@@ -93,9 +93,12 @@ impl Volume {
             let mut state = self.write_state();
             self.drop_replaced(&mut state);
             let Some(through) = state.replica.log.trimmable() else { return Ok(()) };
-            let all_settled = state.replica.is_known_everywhere();
-            let dropped = if all_settled { std::mem::take(&mut state.kept) } else { Vec::new() };
-            if all_settled {
+            let known = state.replica.known_everywhere_through();
+            let (dropped, kept) = std::mem::take(&mut state.kept)
+                .into_iter()
+                .partition::<Vec<_>, _>(|(removed, _)| *removed <= known);
+            state.kept = kept;
+            if state.replica.is_known_everywhere() {
                 self.forget_removed(&mut state);
             }
             (through, dropped)

@@ -8,7 +8,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How often what was applied is made durable unasked.
 const DURABLE_EVERY: Duration = Duration::from_secs(3);
 /// How often the log is trimmed.
-const TRIM_EVERY: Duration = Duration::from_secs(10);
+const TRIM_EVERY: Duration = Duration::from_secs(5);
 
 impl Pump {
     /// Announces written files when they are due. A thread of its own: naming the bytes of a large
