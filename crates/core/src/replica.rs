@@ -232,6 +232,7 @@ impl Replica {
                 && file.content != *content
                 && file.content.size_bytes > 0
                 && file.resident
+                && !file.dirty
         });
         if !overruled {
             return Vec::new();
@@ -250,17 +251,14 @@ impl Replica {
             node: copy,
             parent,
             name: name.clone(),
-            body: Body::File(content),
+            body: Body::File(Default::default()),
             perm,
             times,
             xattrs: Vec::new(),
             at: times.ctime,
         });
-        if let Some(file) = self.tree.node_mut(node).and_then(|n| n.file_mut()) {
-            file.resident = false;
-        }
         let to = self.tree.path_in(parent, name.as_bytes())?;
-        Some(Effect::SetAside { node, from, copy, place: Place { dir: parent, name }, to })
+        Some(Effect::SetAside { node, content, from, copy, place: Place { dir: parent, name }, to })
     }
 
     /// Names of this replica that lost to another: (node, its own place, name it is shown under).

@@ -4,7 +4,9 @@ use crate::actions::act;
 use crate::below::{Below, View, view};
 use crate::rng::Rng;
 use lockstep_core::tree::Node;
-use lockstep_core::{Change, NodeId, Perm, Replica, Sequence, Slot, Times, Tree};
+use lockstep_core::{
+    Change, ContentRef, Effect, NodeId, Op, Perm, Replica, Sequence, Slot, Times, Tree,
+};
 use std::collections::{BTreeSet, VecDeque};
 
 /// What went wrong, and when.
@@ -109,6 +111,9 @@ fn deliver(
         let Ok(effects) = side.replica.apply_remote(SLOTS[1 - who], &change) else { continue };
         trace(format!("{who} applies {change:?}: {effects:?}"));
         for effect in &effects {
+            if let Effect::SetAside { copy, content, .. } = effect {
+                announce_copy(&mut side.replica, *copy, *content);
+            }
             side.below
                 .carry_out(effect)
                 .map_err(|why| format!("{effect:?} of {change:?} at {who}: {why}"))?;
@@ -124,6 +129,13 @@ fn deliver(
         check(&sides[who])?;
     }
     Ok(())
+}
+
+/// The shell copies the bytes that were overruled and announces what it copied.
+fn announce_copy(replica: &mut Replica, node: NodeId, content: ContentRef) {
+    let Some(stands) = replica.tree.node(node) else { return };
+    let (times, perm, base) = (stands.times, stands.perm, stands.content_version());
+    replica.local(Op::Content { node, base, content, times, perm });
 }
 
 /// A reconnect: everything not known to be applied is sent again.
@@ -174,7 +186,6 @@ fn same_view(sides: &[Side]) -> Result<(), String> {
 
 /// Every content that nobody who had seen it replaced or removed is still somewhere.
 fn nothing_lost(sides: &[Side]) -> Result<(), String> {
-    use lockstep_core::Op;
     use lockstep_core::change::RenameTarget;
     let changes: Vec<&Change> = sides.iter().flat_map(|side| &side.sent).collect();
     let mut over = BTreeSet::new();

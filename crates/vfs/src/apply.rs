@@ -58,6 +58,7 @@ impl Volume {
         };
         self.tell_kernel(stale);
         self.settle_own_shadows();
+        self.work.raise();
         self.commit()
             .map_err(|errno| ApplyError::Disk(io::Error::from_raw_os_error(errno.raw())))?;
         result
@@ -166,7 +167,7 @@ impl Volume {
                 let swapped = self.disk.rename(a_path, b_path, RenameMode::Exchange);
                 ignore(swapped, &[io::ErrorKind::NotFound])
             }
-            Effect::SetAside { node, from, to, .. } => self.set_aside(state, *node, from, to),
+            Effect::SetAside { copy, from, to, .. } => self.set_aside(state, *copy, from, to),
             Effect::Perm { node } => self.dress_perm(state, *node),
             Effect::Times { node } => self.dress_times(state, *node),
             Effect::Xattr { node, name } => self.dress_xattr(state, *node, name),
@@ -229,22 +230,29 @@ impl Volume {
         self.disk.rename(path, Path::new(&beside), RenameMode::NoReplace)
     }
 
-    fn set_aside(&self, state: &State, node: NodeId, from: &Path, to: &Path) -> io::Result<()> {
-        let size = state.replica.tree.node(node).map_or(0, |n| n.size_bytes());
-        let stat = self.disk.stat(from)?;
-        if stat.nlink > 1 {
-            let (source, copy) = (self.disk.open(from)?, self.disk.create(to, stat.mode)?);
-            let mut at = 0;
-            while at < stat.size_bytes {
-                match source.copy_range_to(at, &*copy, at, stat.size_bytes - at)? {
-                    0 => break,
-                    copied => at += copied,
-                }
+    /// Copies what `from` holds to `to`, the file of the node `copy`, and has it announced: whatever
+    /// a writer does meanwhile, the bytes announced are those that are there.
+    fn set_aside(&self, state: &mut State, copy: NodeId, from: &Path, to: &Path) -> io::Result<()> {
+        ignore(self.disk.unlink(to), &[io::ErrorKind::NotFound])?;
+        let source = self.disk.open(from)?;
+        let target = self.disk.create(to, self.disk.stat(from)?.mode)?;
+        let size = source.stat()?.size_bytes;
+        let mut at = 0;
+        while at < size {
+            match source.copy_range_to(at, &*target, at, size - at)? {
+                0 => break,
+                copied => at += copied,
             }
-            return copy.set_times(stat.atime, stat.mtime);
         }
-        self.disk.rename(from, to, RenameMode::NoReplace)?;
-        self.disk.placeholder(from, size)
+        if let Some(stands) = state.replica.tree.node(copy) {
+            self.dress(&*target, stands.perm, stands.times)?;
+        }
+        if let Some(file) = state.replica.tree.node_mut(copy).and_then(|n| n.file_mut()) {
+            (file.dirty, file.live_size_bytes) = (true, at);
+        }
+        state.announce.wrote(copy, self.now_ms());
+        state.announce.closed(copy, self.now_ms());
+        Ok(())
     }
 
     fn dress_perm(&self, state: &State, node: NodeId) -> io::Result<()> {

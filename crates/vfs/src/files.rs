@@ -234,6 +234,7 @@ impl Volume {
         let file = self.make_resident(&handle.open)?;
         let _writing = handle.open.writing.read();
         let file = handle.open.resident().unwrap_or(file);
+        self.about_to_write(handle.open.node);
         let at = match append {
             true => file.stat()?.size_bytes,
             false => offset,
@@ -246,6 +247,24 @@ impl Volume {
             cache.invalidate_node(handle.open.node);
         }
         Ok(bytes.len() as u32)
+    }
+
+    /// The bytes of `node` are about to change, whatever its content was announced to be: from now
+    /// on nobody takes one for the other. The caller holds the file's `writing` lock.
+    pub(crate) fn about_to_write(&self, node: NodeId) {
+        let clean = {
+            let state = self.read_state();
+            state.replica.tree.node(node).and_then(|n| n.file()).is_some_and(|file| !file.dirty)
+        };
+        if clean {
+            let mut state = self.write_state();
+            if let Some(file) = state.replica.tree.node_mut(node).and_then(|n| n.file_mut()) {
+                file.dirty = true;
+            }
+            state.announce.wrote(node, self.now_ms());
+            drop(state);
+            self.work.raise();
+        }
     }
 
     /// Bytes up to `end` were written: size grows, times move, set-id bits go if asked.
@@ -273,7 +292,7 @@ impl Volume {
         let named = !stands.links.is_empty();
         let file = stands.file_mut().ok_or(Errno::Invalid)?;
         file.live_size_bytes = size(file.live_size_bytes);
-        let first = !std::mem::replace(&mut file.dirty, true);
+        file.dirty = true;
         let fresh = !file.resident;
         file.resident = true;
         if fresh && file.incoming.is_none() {
@@ -283,9 +302,6 @@ impl Volume {
             state.announce.wrote(node, now_ms);
         }
         drop(state);
-        if first {
-            self.work.raise();
-        }
         if cleared && let Some(cache) = self.cache() {
             cache.invalidate_attr(node);
         }
@@ -300,6 +316,7 @@ impl Volume {
         };
         let _writing = open.writing.read();
         let file = open.resident().unwrap_or(file);
+        self.about_to_write(open.node);
         file.set_len(size)?;
         self.set_size(open.node, |_| size, true)?;
         self.written_without_handle(open);

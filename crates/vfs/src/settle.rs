@@ -49,7 +49,9 @@ impl Volume {
         if is_dir(state, loser) && is_dir(state, winner) {
             return self.join_dirs(state, loser, at, winner);
         }
-        if state.replica.tree.alike(loser, winner) {
+        // An open file is still somebody's to write: it is not taken for equal.
+        let open = self.open_files.lock().contains_key(&loser);
+        if !open && state.replica.tree.alike(loser, winner) {
             return self.give_up(state, loser, at, winner);
         }
         let winner_dir = state.replica.tree.parent(winner);

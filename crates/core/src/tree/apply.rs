@@ -240,13 +240,13 @@ impl Tree {
             return;
         }
         self.touched.insert(id);
-        let replaces_bytes = file.resident && file.content.size_bytes > 0;
+        let replaces_bytes = file.resident && (file.dirty || file.content.size_bytes > 0);
         if local {
             file.content = new.content;
             file.version = new.version;
             file.incoming = None;
             file.resident = true;
-        } else if new.content == file.content && file.resident {
+        } else if new.content == file.content && file.resident && !file.dirty {
             file.version = new.version;
             file.incoming = None;
         } else if replaces_bytes {

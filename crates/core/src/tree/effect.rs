@@ -3,6 +3,7 @@
 //! Paths are relative to the volume's root and true at the moment the effect is carried out, if
 //! all effects before it were.
 
+use crate::content::ContentRef;
 use crate::ids::NodeId;
 use crate::name::EntryName;
 use std::path::PathBuf;
@@ -76,11 +77,14 @@ pub enum Effect {
         /// The other, as a path.
         b_path: PathBuf,
     },
-    /// The bytes of a file that lost a concurrent edit become a file of their own: `from` is moved
-    /// (or, if it has further names, copied) to `to`, and an absent file takes its place.
+    /// The bytes of a file that lost a concurrent edit become a file of their own: `from` is copied
+    /// to `to`, and what was copied is announced as the content of `copy`. `from` itself stays as
+    /// it is until the content that won is complete.
     SetAside {
         /// The file whose content was overruled.
         node: NodeId,
+        /// That content, if nobody is writing just now.
+        content: ContentRef,
         /// Its path.
         from: PathBuf,
         /// The new file that keeps the bytes.
