@@ -145,6 +145,8 @@ pub trait Disk: Send + Sync + 'static {
     /// A new file that stands for absent content of `size` bytes and cannot be mistaken for it:
     /// it appears complete, sparse, with mode 0000 and a marker attribute.
     fn placeholder(&self, path: &Path, size: u64) -> io::Result<()>;
+    /// The same in the place of a file that stands there, which goes in the same instant.
+    fn replace_by_placeholder(&self, path: &Path, size: u64) -> io::Result<()>;
     /// Whether `path` is such a file.
     fn is_placeholder(&self, path: &Path) -> io::Result<bool>;
 }

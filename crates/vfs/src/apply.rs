@@ -296,8 +296,7 @@ impl Volume {
         if self.disk.is_placeholder(&path).unwrap_or(false) {
             return Ok(());
         }
-        ignore(self.disk.unlink(&path), &[io::ErrorKind::NotFound])?;
-        self.disk.placeholder(&path, file.content.size_bytes)
+        self.disk.replace_by_placeholder(&path, file.content.size_bytes)
     }
 
     /// Content that travelled with its change goes in place at once, unless someone has the file

@@ -5,7 +5,7 @@ use crate::files::OpenFile;
 use crate::transfer::{Demand, FetchJob, Transfer};
 use crate::volume::{State, Volume};
 use lockstep_core::{ContentRef, Kind, Manifest, NodeId, Perm, Times, Version};
-use lockstep_disk::{DiskFile, XattrFlags, verify_manifest};
+use lockstep_disk::{DiskFile, RenameMode, XattrFlags, verify_manifest};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -215,8 +215,12 @@ impl Volume {
             }
         }
         for other in others {
-            self.disk.unlink(other)?;
-            self.disk.link(first, other)?;
+            // Linked beside and moved over: no instant without the name, whatever happens.
+            let mut beside = other.as_os_str().to_owned();
+            beside.push(".lockstep-link");
+            let beside = std::path::Path::new(&beside);
+            self.disk.link(first, beside)?;
+            self.disk.rename(beside, other, RenameMode::Replace)?;
         }
         Ok(())
     }

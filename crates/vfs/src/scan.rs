@@ -103,7 +103,8 @@ impl Scan<'_> {
     ) -> io::Result<Option<NodeId>> {
         let Some(stands) = state.replica.tree.node(node) else { return Ok(None) };
         if let NodeBody::File(file) = &stands.body {
-            if !file.resident && self.volume.disk.is_placeholder(path)? {
+            if self.volume.disk.is_placeholder(path)? {
+                self.placeholder_found(state, node, path)?;
                 return Ok(Some(node));
             }
             let settled = file.resident
@@ -132,6 +133,24 @@ impl Scan<'_> {
         self.perm_changed(state, node, stat);
         self.xattrs_changed(state, node, path, stat)?;
         Ok(Some(node))
+    }
+
+    /// A placeholder is never anybody's bytes, whatever the state says stands here: a crash came
+    /// between the two. The content is fetched; a file that was empty is empty again.
+    fn placeholder_found(&self, state: &mut State, node: NodeId, path: &Path) -> io::Result<()> {
+        let Some(stands) = state.replica.tree.node_mut(node) else { return Ok(()) };
+        let mode = self.volume.backing_mode(stands.perm, Kind::File);
+        let Some(file) = stands.file_mut() else { return Ok(()) };
+        (file.dirty, file.live_size_bytes) = (false, file.content.size_bytes);
+        file.resident = file.content.size_bytes == 0;
+        if file.resident {
+            self.volume.disk.unlink(path)?;
+            self.volume.disk.create(path, mode)?;
+        }
+        if file.wanted().is_some() {
+            state.wanted.insert(node);
+        }
+        Ok(())
     }
 
     /// Attributes that were set behind the volume's back, or just before a crash. One that is
@@ -233,8 +252,10 @@ impl Scan<'_> {
 
     fn enter(&self, state: &mut State, op: Op) {
         match self.origin {
-            Origin::Joining => state.replica.local_found(op),
-            Origin::Created | Origin::Existing => drop::<Version>(state.replica.local(op)),
+            // Also after a crash: what is found may be what a peer's change had just made, before
+            // the change was written down. It comes again, and its name wins.
+            Origin::Joining | Origin::Existing => state.replica.local_found(op),
+            Origin::Created => drop::<Version>(state.replica.local(op)),
         }
     }
 

@@ -51,7 +51,9 @@ impl Volume {
         }
         // An open file is still somebody's to write: it is not taken for equal.
         let open = self.open_files.lock().contains_key(&loser);
-        if !open && state.replica.tree.alike(loser, winner) {
+        let stands = state.replica.tree.node(loser).and_then(|n| n.file());
+        let empty = stands.is_some_and(|file| file.live_size_bytes == 0 && !file.dirty);
+        if !open && (empty || state.replica.tree.alike(loser, winner)) {
             return self.give_up(state, loser, at, winner);
         }
         let winner_dir = state.replica.tree.parent(winner);
@@ -89,6 +91,7 @@ impl Volume {
         let lends = |id| tree.node(id).and_then(|n| n.file()).is_some_and(|f| f.resident);
         let open = self.open_files.lock().contains_key(&winner);
         if lends(loser)
+            && tree.alike(loser, winner)
             && tree.node(winner).and_then(|n| n.file()).is_some()
             && !lends(winner)
             && !open

@@ -210,7 +210,11 @@ impl Disk for PlainDisk {
     }
 
     fn placeholder(&self, path: &Path, size: u64) -> io::Result<()> {
-        placeholder::make(self, &self.new_name(path)?, size)
+        placeholder::make(self, &self.new_name(path)?, size, RenameFlags::NOREPLACE)
+    }
+
+    fn replace_by_placeholder(&self, path: &Path, size: u64) -> io::Result<()> {
+        placeholder::make(self, &self.new_name(path)?, size, RenameFlags::empty())
     }
 
     fn is_placeholder(&self, path: &Path) -> io::Result<bool> {

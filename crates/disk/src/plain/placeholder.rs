@@ -24,13 +24,17 @@ pub(super) fn remove_unfinished(temp: &PrivateDir) -> io::Result<()> {
         .try_for_each(|name| temp.remove(name))
 }
 
-/// Makes one at `place`, where nothing must be.
-pub(super) fn make(disk: &PlainDisk, place: &Place<'_>, size_bytes: u64) -> io::Result<()> {
+/// Makes one at `place`, where nothing must be unless `flags` allow to replace it.
+pub(super) fn make(
+    disk: &PlainDisk,
+    place: &Place<'_>,
+    size_bytes: u64,
+    flags: RenameFlags,
+) -> io::Result<()> {
     let number = disk.next_placeholder.fetch_add(1, Ordering::Relaxed);
     let name = format!("{UNFINISHED_PREFIX}{number}");
-    let made = fill(&disk.temp, &name, disk.features, size_bytes).and_then(|()| {
-        disk.temp.move_out(&name, place.dir(), place.name(), RenameFlags::NOREPLACE)
-    });
+    let made = fill(&disk.temp, &name, disk.features, size_bytes)
+        .and_then(|()| disk.temp.move_out(&name, place.dir(), place.name(), flags));
     if made.is_err() {
         // Best effort: opening the disk removes leftovers too.
         let _ = disk.temp.remove(&name);
