@@ -234,7 +234,9 @@ fn mounted_at(dir: &Path) -> Outcome<Option<MountKind>> {
 
 fn is_foreign(fstype: &str) -> bool {
     let network = ["nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "autofs"];
-    fstype == "fuse" || fstype.starts_with("fuse.") || network.contains(&fstype)
+    let kernel = ["proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "debugfs", "tracefs"];
+    let listed = network.contains(&fstype) || kernel.contains(&fstype);
+    fstype == "fuse" || fstype.starts_with("fuse.") || listed
 }
 
 fn describe(there: &MountKind) -> String {
@@ -335,7 +337,7 @@ mod tests {
 
     #[test]
     fn foreign_filesystems_are_told_from_local_ones() {
-        for foreign in ["fuse", "fuse.sshfs", "fuse.lockstep", "nfs4", "cifs"] {
+        for foreign in ["fuse", "fuse.sshfs", "fuse.lockstep", "nfs4", "cifs", "devtmpfs", "proc"] {
             assert!(is_foreign(foreign), "{foreign}");
         }
         for local in ["ext4", "tmpfs", "xfs", "btrfs", "overlay", "fuseblk"] {
