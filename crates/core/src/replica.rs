@@ -11,7 +11,7 @@ use crate::log::Log;
 use crate::name::EntryName;
 use crate::tree::{Effect, NodeRow, Place, Tree};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a peer's change was not applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -72,7 +72,7 @@ pub struct Replica {
     /// Numbered changes that peers may still need.
     pub log: Log,
     /// Peers that are sending their full state: the next numbered change may jump ahead.
-    catching_up: BTreeMap<Slot, bool>,
+    catching_up: BTreeSet<Slot>,
 }
 
 /// Jump of the clock and the node counter at each start: numbers drawn and lost in a power cut are
@@ -96,7 +96,7 @@ impl Replica {
             written: Counters::default(),
             counters,
             pending: Vec::new(),
-            catching_up: BTreeMap::new(),
+            catching_up: BTreeSet::new(),
         }
     }
 
@@ -194,7 +194,7 @@ impl Replica {
     /// Checks that `change` is the next one of `peer`.
     pub fn expects(&self, peer: Slot, change: &Change) -> Result<(), OutOfOrder> {
         let expected = self.applied(peer).next();
-        let jump = self.catching_up.get(&peer).copied().unwrap_or_default();
+        let jump = self.catching_up.contains(&peer);
         match change.seq {
             Sequence(0) => Ok(()),
             got if got == expected || (jump && got > expected) => Ok(()),
@@ -209,9 +209,10 @@ impl Replica {
         self.counters.lamport = self.counters.lamport.max(change.version.lamport);
         let mut effects = self.set_aside_overruled(change);
         effects.extend(self.tree.apply_remote(change));
-        let catching_up = change.seq == Sequence(0);
-        self.catching_up.insert(peer, catching_up);
-        if !catching_up {
+        if change.seq == Sequence(0) {
+            self.catching_up.insert(peer);
+        } else {
+            self.catching_up.remove(&peer);
             self.counters.applied.insert(peer, change.seq);
         }
         Ok(effects)
@@ -281,7 +282,7 @@ impl Replica {
         let mut changes = Vec::new();
         let mut dirs = vec![NodeId::ROOT];
         self.snapshot_registers(NodeId::ROOT, &mut changes);
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         while let Some(dir) = dirs.pop() {
             let entries = self.tree.node(dir).and_then(|n| n.dir());
             for (_, shown, id) in entries.into_iter().flat_map(|d| d.after(0)) {

@@ -30,7 +30,19 @@ impl Volume {
         self.announce_due();
     }
 
-    pub(crate) fn announce_node(&self, node: NodeId) {
+    /// Announces `node` now if it has writes that are not announced.
+    pub(crate) fn announce_if_written(&self, node: NodeId) {
+        let written = {
+            let state = self.read_state();
+            state.replica.tree.node(node).and_then(|n| n.file()).is_some_and(|file| file.dirty)
+        };
+        if written {
+            self.write_state().announce.hasten(node, self.now_ms());
+            self.announce_node(node);
+        }
+    }
+
+    fn announce_node(&self, node: NodeId) {
         match self.open_for_moment(node) {
             Ok(open) => {
                 self.describe_open(&open);

@@ -76,14 +76,8 @@ impl Volume {
             Op::Content { node, .. } | Op::Unlink { node, .. } => Some(*node),
             _ => None,
         };
-        let Some(node) = target else { return };
-        let dirty = {
-            let state = self.read_state();
-            state.replica.tree.node(node).and_then(|n| n.file()).is_some_and(|f| f.dirty)
-        };
-        if dirty {
-            self.write_state().announce.hasten(node, self.now_ms());
-            self.announce_node(node);
+        if let Some(node) = target {
+            self.announce_if_written(node);
         }
     }
 
@@ -174,7 +168,8 @@ impl Volume {
             Effect::Wanted { node } => {
                 let tree = &state.replica.tree;
                 let wanted = tree.node(*node).and_then(|n| n.file()).and_then(|f| f.wanted());
-                if wanted.is_some() && state.wanted.insert(*node) || wanted.is_some() {
+                if wanted.is_some() {
+                    state.wanted.insert(*node);
                     self.transfers.queue(*node, false);
                 }
                 self.size_placeholder(state, *node)

@@ -327,18 +327,9 @@ impl Volume {
     /// A file that was written and is now moved to where others look for it is announced with its
     /// content first: no peer may see the new name with the old bytes, or with none.
     fn announce_mover(&self, parent: NodeId, name: &[u8]) {
-        let written = {
-            let state = self.read_state();
-            let node = state.child(parent, name).ok();
-            let dirty = |id: &NodeId| {
-                let file = state.replica.tree.node(*id).and_then(|n| n.file());
-                file.is_some_and(|file| file.dirty)
-            };
-            node.filter(dirty)
-        };
-        if let Some(node) = written {
-            self.write_state().announce.hasten(node, self.now_ms());
-            self.announce_node(node);
+        let mover = self.read_state().child(parent, name);
+        if let Ok(node) = mover {
+            self.announce_if_written(node);
         }
     }
 

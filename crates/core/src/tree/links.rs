@@ -98,21 +98,32 @@ impl Tree {
         }
     }
 
+    /// Records that `node` moves between two shown places, while it still stands at the first.
+    pub(super) fn record_move(
+        &mut self,
+        node: NodeId,
+        from: Place,
+        to: Place,
+        replaced: Option<NodeId>,
+    ) {
+        self.record(|tree| {
+            Some(Effect::Moved {
+                node,
+                from_path: tree.path_in(from.dir, from.name.as_bytes())?,
+                to_path: tree.path_in(to.dir, to.name.as_bytes())?,
+                from,
+                to,
+                replaced,
+            })
+        });
+    }
+
     /// Shows the link at `index` of `id` under another name in the same directory.
     pub(super) fn show_as(&mut self, id: NodeId, index: usize, shown: EntryName) {
         let link = self.nodes[&id].links[index].clone();
         let from = self.shown_place(&link);
         let to = Place { dir: link.parent, name: shown.clone() };
-        self.record(|tree| {
-            Some(Effect::Moved {
-                node: id,
-                from_path: tree.path_in(from.dir, from.name.as_bytes())?,
-                to_path: tree.path_in(to.dir, to.name.as_bytes())?,
-                from,
-                to,
-                replaced: None,
-            })
-        });
+        self.record_move(id, from, to, None);
         self.detach(id, index);
         self.attach(id, Link { shown, ..link });
     }

@@ -197,16 +197,7 @@ impl Tree {
             None => self.contend(to_dir, to_name, id, version),
         };
         let (from, to) = (self.shown_place(&link), Place { dir: to_dir, name: shown.clone() });
-        self.record(|tree| {
-            Some(Effect::Moved {
-                node: id,
-                from_path: tree.path_in(from.dir, from.name.as_bytes())?,
-                to_path: tree.path_in(to.dir, to.name.as_bytes())?,
-                from,
-                to,
-                replaced: clobbered,
-            })
-        });
+        self.record_move(id, from, to, clobbered);
         if let Some(gone) = clobbered
             && let Some(index) = self.lose(gone, to_dir, to_name, version)
         {

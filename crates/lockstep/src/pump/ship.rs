@@ -3,7 +3,7 @@
 
 use super::Pump;
 use super::peer::Peer;
-use lockstep_core::{Change, Sequence, limits};
+use lockstep_core::{Change, limits};
 use lockstep_net::{Ack, Batch, Link, Notification, Refusal};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -144,9 +144,4 @@ impl Shipment<'_> {
         let Ack { applied, durable, complete } = *ack;
         self.pump.volume.acked(self.peer.slot, applied, durable.min(applied), complete);
     }
-}
-
-/// Whether a peer can be right about how far it has our log.
-pub(super) fn plausible(claimed: Sequence, last: Sequence) -> bool {
-    claimed <= last
 }
