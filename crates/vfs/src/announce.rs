@@ -127,6 +127,9 @@ impl Volume {
         state.wanted.remove(&node);
         self.transfers.cancel(node);
         self.transfers.remember_manifest(content, description.manifest);
+        if let Some(bytes) = description.inline {
+            self.inline_contents.lock().remember(content, bytes);
+        }
         self.mutated(state);
         Ok(())
     }

@@ -99,6 +99,7 @@ impl Volume {
                 .partition::<Vec<_>, _>(|(removed, _)| *removed <= known);
             state.kept = kept;
             if state.replica.is_known_everywhere() {
+                self.inline_contents.lock().clear();
                 self.forget_removed(&mut state);
             }
             (through, dropped)

@@ -284,7 +284,13 @@ impl Volume {
             let wanted = {
                 let state = self.read_state();
                 let stands = state.replica.tree.node(open.node).ok_or(Errno::Stale)?;
-                let wanted = stands.file().and_then(|f| f.wanted()).ok_or(Errno::Stale)?;
+                let Some(wanted) = stands.file().and_then(|f| f.wanted()) else {
+                    // It arrived between the two looks.
+                    let file = open
+                        .resident()
+                        .map_or_else(|| self.open_below(&state, open.node), |f| Ok(Some(f)))?;
+                    return file.map(Waited::Resident).ok_or(Errno::Stale);
+                };
                 if stands.is_unlinked() && state.gone.get(&open.node) == Some(&wanted.1) {
                     return Err(Errno::Stale);
                 }

@@ -17,6 +17,7 @@ mod commit;
 mod dirs;
 mod errno;
 mod files;
+mod inline;
 mod install;
 mod namespace;
 mod progress;

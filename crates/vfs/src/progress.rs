@@ -2,7 +2,7 @@
 
 use crate::volume::Volume;
 use lockstep_core::tree::Node;
-use lockstep_core::{ContentRef, NodeId, Sequence, Slot, Version};
+use lockstep_core::{NodeId, Sequence, Slot, Version};
 use std::collections::BTreeMap;
 
 /// Files whose content is still to come, as of one moment.
@@ -72,22 +72,6 @@ impl Volume {
     /// The whole tree as changes, for a peer that the log no longer reaches.
     pub fn snapshot(&self) -> Vec<lockstep_core::Change> {
         self.read_state().replica.snapshot()
-    }
-
-    /// The bytes of a small content, to travel inside its change. `None` if they are not here any
-    /// more: a later change says why.
-    pub fn inline(&self, node: NodeId, content: ContentRef) -> Option<Vec<u8>> {
-        if content.size_bytes > lockstep_core::limits::INLINE_CONTENT_MAX_BYTES {
-            return None;
-        }
-        if content.size_bytes == 0 {
-            return Some(Vec::new());
-        }
-        let file = self.serve(node, content).ok()?;
-        let mut bytes = vec![0; content.size_bytes as usize];
-        let read = file.read_at(&mut bytes, 0).ok()?;
-        let whole = read == bytes.len();
-        (whole && lockstep_disk::describe_bytes(&bytes).content == content).then_some(bytes)
     }
 
     /// Nothing will be announced or waited for any more.

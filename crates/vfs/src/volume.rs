@@ -71,6 +71,7 @@ pub struct Volume {
     cache: RwLock<Option<Arc<dyn KernelCache>>>,
     /// Content on its way here.
     pub transfers: Transfers,
+    pub(crate) inline_contents: Mutex<crate::inline::InlineContents>,
     /// Raised when there is something to announce, number or ship.
     pub work: Signal,
     pub(crate) drained: Condvar,
@@ -140,6 +141,7 @@ impl Volume {
             next_handle: AtomicU64::new(1),
             cache: RwLock::default(),
             transfers: Transfers::default(),
+            inline_contents: Mutex::default(),
             work: Signal::default(),
             drained: Condvar::new(),
             drained_lock: Mutex::new(()),
