@@ -149,10 +149,13 @@ impl Volume {
                 self.after_unlink(state, *node);
                 ignore(removed, &[io::ErrorKind::NotFound])
             }
-            Effect::Moved { from_path, to_path, replaced, .. } => {
-                if let Some(node) = replaced {
-                    self.hold_replaced(state, *node, to_path);
-                    self.after_unlink(state, *node);
+            Effect::Moved { node, from_path, to_path, replaced, .. } => {
+                if let Some(old) = replaced {
+                    self.hold_replaced(state, *old, to_path);
+                    self.after_unlink(state, *old);
+                    if self.stand_in(state, (*node, from_path), (*old, to_path))? {
+                        return Ok(());
+                    }
                 }
                 let moved = self.disk.rename(from_path, to_path, RenameMode::Replace);
                 ignore(moved, &[io::ErrorKind::NotFound])

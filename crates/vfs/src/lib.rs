@@ -27,6 +27,7 @@ mod scan;
 mod serve;
 mod settle;
 mod signal;
+mod stand_in;
 mod transfer;
 mod volume;
 mod xattrs;

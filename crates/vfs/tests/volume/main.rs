@@ -1,0 +1,112 @@
+//! One volume over a real directory, told of changes as a peer would send them.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod replaced;
+
+use lockstep_core::change::{Body, Change, Op, RenameTarget};
+use lockstep_core::{
+    ContentRef, EntryName, NodeId, Perm, Sequence, Slot, Times, Timespec, Version,
+};
+use lockstep_disk::state::StateDb;
+use lockstep_disk::{PlainDisk, describe_bytes};
+use lockstep_vfs::{Incoming, Origin, Volume};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+const PEER: Slot = Slot(1);
+const O_RDONLY: i32 = 0;
+
+/// A replica in slot 2 whose peer is in slot 1.
+struct Replica {
+    volume: Arc<Volume>,
+    /// Last number of the peer's log.
+    sent: u64,
+    _dir: TempDir,
+}
+
+impl Replica {
+    fn new() -> Replica {
+        let dir = TempDir::new().unwrap();
+        let (backing, state) = (dir.path().join("backing"), dir.path().join("state"));
+        std::fs::create_dir(&backing).unwrap();
+        let disk = Arc::new(PlainDisk::open(&backing).unwrap());
+        let db = StateDb::open(&state).unwrap();
+        let volume = Volume::start(disk, db, Slot(2), "here", Origin::Joining).unwrap();
+        volume.add_peer(PEER, "there");
+        Replica { volume, sent: 0, _dir: dir }
+    }
+
+    /// The peer's next change, with the bytes of its content if they travel inside.
+    fn next(&mut self, op: Op, inline: Option<&[u8]>) -> Incoming {
+        self.sent += 1;
+        let version = Version { lamport: self.sent, slot: PEER };
+        let change = Change { seq: Sequence(self.sent), version, op };
+        Incoming { change, inline: inline.map(<[u8]>::to_vec) }
+    }
+
+    /// The peer made the file `node` as `name` in the root and wrote `bytes`, which travel inside
+    /// if `inline`.
+    fn file(
+        &mut self,
+        node: NodeId,
+        name: &str,
+        bytes: &[u8],
+        inline: bool,
+    ) -> (Vec<Incoming>, Version) {
+        let (perm, times, at) = (perm(), Times::default(), Timespec::default());
+        let body = Body::File(ContentRef::default());
+        let (parent, xattrs) = (NodeId::ROOT, Vec::new());
+        let name = entry(name);
+        let create = Op::Create { node, parent, name, body, perm, times, xattrs, at };
+        let made = self.next(create, None);
+        let (base, content) = (made.change.version, describe_bytes(bytes).content);
+        let content = Op::Content { node, base, content, times, perm };
+        let wrote = self.next(content, inline.then_some(bytes));
+        let version = wrote.change.version;
+        (vec![made, wrote], version)
+    }
+
+    /// The peer moved `node` from one name in the root over another, which `old` had.
+    fn moved_over(
+        &mut self,
+        node: NodeId,
+        from: &str,
+        to: &str,
+        old: (NodeId, Version),
+    ) -> Incoming {
+        let (old, seen) = old;
+        let op = Op::Rename {
+            node,
+            from: (NodeId::ROOT, entry(from)),
+            to: (NodeId::ROOT, entry(to)),
+            target: RenameTarget::Replaced { node: old, seen },
+            at: Timespec::default(),
+        };
+        self.next(op, None)
+    }
+
+    /// All that a program reads under `name`.
+    fn read(&self, name: &str) -> lockstep_vfs::Result<Vec<u8>> {
+        let stat = self.volume.lookup(NodeId::ROOT, name.as_bytes())?;
+        let opened = self.volume.open(stat.node, O_RDONLY)?;
+        let bytes = self.volume.read(opened.fh, 0, 1 << 20);
+        self.volume.release(opened.fh);
+        bytes
+    }
+}
+
+fn perm() -> Perm {
+    Perm {
+        mode: 0o644,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    }
+}
+
+fn entry(name: &str) -> EntryName {
+    EntryName::new(name.as_bytes()).unwrap()
+}
+
+fn node(counter: u64) -> NodeId {
+    NodeId::new(PEER, counter)
+}
