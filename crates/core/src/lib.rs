@@ -13,6 +13,7 @@ pub mod ids;
 pub mod limits;
 pub mod log;
 pub mod name;
+mod outbox;
 pub mod replica;
 pub mod tree;
 

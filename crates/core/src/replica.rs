@@ -9,7 +9,8 @@ use crate::change::{Body, Change, Op, RenameTarget};
 use crate::ids::{NodeId, Sequence, Slot, Version};
 use crate::log::Log;
 use crate::name::EntryName;
-use crate::tree::{Effect, NodeRow, Place, Tree};
+use crate::outbox::{self, Pending};
+use crate::tree::{Effect, Node, NodeRow, Place, Tree};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,7 +69,7 @@ pub struct Replica {
     pub tree: Tree,
     counters: Counters,
     written: Counters,
-    pending: Vec<(Op, Version)>,
+    pending: Pending,
     /// Numbered changes that peers may still need.
     pub log: Log,
     /// Peers that are sending their full state: the next numbered change may jump ahead.
@@ -174,16 +175,29 @@ impl Replica {
         }
     }
 
-    /// Numbers everything pending and takes all stale rows.
+    /// Numbers everything pending, but for what came and went meanwhile, and takes all stale rows.
     pub fn drain(&mut self) -> Drained {
-        let mut changes = Vec::with_capacity(self.pending.len());
-        for (op, version) in self.pending.drain(..) {
+        let pending = self.take_pending();
+        let mut changes = Vec::with_capacity(pending.len());
+        for (op, version) in pending {
             self.counters.last = self.counters.last.next();
             changes.push(Change { seq: self.counters.last, version, op });
         }
         let rows = self.tree.take_rows();
         self.written = self.counters.clone();
         Drained { changes, rows, counters: self.counters.clone() }
+    }
+
+    fn take_pending(&mut self) -> Pending {
+        let gone = |node| self.tree.node(node).is_none_or(Node::is_unlinked);
+        let mut outbox = outbox::cancel(std::mem::take(&mut self.pending), gone);
+        for (node, version) in outbox.touched {
+            let Some(dir) = self.tree.node(node) else { continue };
+            let op = Op::SetTimes { node, times: dir.times };
+            self.tree.apply_local(&op, version);
+            outbox.changes.push((op, version));
+        }
+        outbox.changes
     }
 
     /// Whether anything is to be written down.

@@ -125,7 +125,8 @@ impl<'s> Checks<'s> {
     }
 
     fn is_clean(&self, peer: &Peer) -> Outcome<()> {
-        let changed = self.git(peer, &["status", "--porcelain"])?;
+        // Looking takes no lock: the other side may be about to.
+        let changed = self.git(peer, &["--no-optional-locks", "status", "--porcelain"])?;
         let first = changed.lines().next();
         first.map_or(Ok(()), |line| {
             Err(broken(&format!("git status on {} is not clean: {line}", peer.name)))

@@ -1,6 +1,7 @@
 //! One volume over a real directory, told of changes as a peer would send them.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod outbox;
 mod replaced;
 
 use lockstep_core::change::{Body, Change, Op, RenameTarget};
@@ -9,12 +10,14 @@ use lockstep_core::{
 };
 use lockstep_disk::state::StateDb;
 use lockstep_disk::{PlainDisk, describe_bytes};
-use lockstep_vfs::{Incoming, Origin, Volume};
+use lockstep_vfs::{Caller, Incoming, Origin, Volume};
 use std::sync::Arc;
 use tempfile::TempDir;
 
 const PEER: Slot = Slot(1);
 const O_RDONLY: i32 = 0;
+/// `O_CREAT | O_WRONLY`.
+const O_CREAT_WRONLY: i32 = 0o101;
 
 /// A replica in slot 2 whose peer is in slot 1.
 struct Replica {
@@ -93,6 +96,11 @@ impl Replica {
         self.volume.release(opened.fh);
         bytes
     }
+}
+
+fn caller() -> Caller {
+    let Perm { uid, gid, .. } = perm();
+    Caller { uid, gid, pid: std::process::id(), umask: 0 }
 }
 
 fn perm() -> Perm {
