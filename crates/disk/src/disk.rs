@@ -135,6 +135,8 @@ pub trait Disk: Send + Sync + 'static {
     fn keep(&self, path: &Path, name: &str) -> io::Result<()>;
     /// Keeps the file at `path` as `name` too; it stays in the tree.
     fn keep_link(&self, path: &Path, name: &str) -> io::Result<()>;
+    /// Moves what is kept as `name` to `path`; `EEXIST` if something is there.
+    fn keep_restore(&self, name: &str, path: &Path) -> io::Result<()>;
     /// A kept file.
     fn keep_open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Removes a kept file or empty directory for good.

@@ -29,6 +29,8 @@ pub struct StateBatch {
     pub log: Vec<(Sequence, Vec<u8>)>,
     /// Named values to store.
     pub meta: Vec<(String, Vec<u8>)>,
+    /// Records to store; `None` removes one. Their names begin with what they are a record of.
+    pub records: Vec<(String, Option<Vec<u8>>)>,
     /// Removes all log entries up to and including this one, also those in this batch.
     pub trim_log_through: Option<Sequence>,
 }
@@ -36,8 +38,9 @@ pub struct StateBatch {
 impl StateBatch {
     /// Whether committing it would change nothing.
     pub fn is_empty(&self) -> bool {
-        let StateBatch { nodes, log, meta, trim_log_through } = self;
-        nodes.is_empty() && log.is_empty() && meta.is_empty() && trim_log_through.is_none()
+        let StateBatch { nodes, log, meta, records, trim_log_through } = self;
+        let nothing = nodes.is_empty() && log.is_empty() && meta.is_empty() && records.is_empty();
+        nothing && trim_log_through.is_none()
     }
 }
 
@@ -100,6 +103,11 @@ impl StateDb {
     /// A named value.
     pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
         self.with(|opened| opened.meta(key))
+    }
+
+    /// All records whose names begin with `prefix`, in the order of their names.
+    pub fn records(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StateError> {
+        self.with(|opened| opened.records(prefix))
     }
 
     /// Runs `call`, opening the database anew first if an earlier write failed.

@@ -14,8 +14,10 @@ use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Longest line either side reads.
+/// Longest request the daemon reads.
 pub const LINE_MAX_BYTES: u64 = 1024 * 1024;
+/// Longest answer a command reads: a full trash is tens of thousands of lines.
+pub const REPLY_MAX_BYTES: u64 = 256 * 1024 * 1024;
 
 /// What is asked of the daemon.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -57,6 +59,21 @@ pub enum Request {
     Unmount {
         /// Its name, or the beginning of its id.
         volume: String,
+    },
+    /// What is in the trash.
+    TrashList {
+        /// Of one volume (its name, or the beginning of its id), else of all.
+        volume: Option<String>,
+    },
+    /// Put the newest version of a path back.
+    TrashRestore {
+        /// The path where users see it, absolute.
+        path: PathBuf,
+    },
+    /// Remove everything from the trash for good.
+    TrashEmpty {
+        /// Of one volume (its name, or the beginning of its id), else of all.
+        volume: Option<String>,
     },
     /// Bring back whatever is not open or not mounted.
     Start,

@@ -2,6 +2,7 @@
 
 use crate::errno::Errno;
 use crate::transfer::Transfer;
+use crate::trash::TrashReason;
 use crate::volume::{State, Volume};
 use lockstep_core::change::RenameTarget;
 use lockstep_core::{Change, Effect, Kind, NodeId, Op, OutOfOrder, Place, Sequence, Slot};
@@ -53,6 +54,7 @@ impl Volume {
         let mut stale = Vec::new();
         let result = {
             let mut state = self.write_state();
+            state.trash.author = peer;
             self.finish_effects(&mut state, &mut stale)
                 .and_then(|()| self.apply_all(&mut state, peer, changes, &mut stale))
         };
@@ -143,8 +145,8 @@ impl Volume {
             ),
             Effect::Removed { node, path, is_dir, .. } => {
                 let removed = match is_dir {
-                    true => self.disk.rmdir(path),
-                    false => self.disk.unlink(path),
+                    true => self.remove_dir_below(state, path),
+                    false => self.remove_below(state, *node, path),
                 };
                 self.after_unlink(state, *node);
                 ignore(removed, &[io::ErrorKind::NotFound])
@@ -156,8 +158,15 @@ impl Volume {
                     if self.stand_in(state, (*node, from_path), (*old, to_path))? {
                         return Ok(());
                     }
+                    self.trash_replaced(state, *old, to_path, TrashReason::Replaced);
                 }
-                let moved = self.disk.rename(from_path, to_path, RenameMode::Replace);
+                let moved = match self.disk.rename(from_path, to_path, RenameMode::Replace) {
+                    Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                        self.clear_leftovers(state, to_path)?;
+                        self.disk.rename(from_path, to_path, RenameMode::Replace)
+                    }
+                    other => other,
+                };
                 ignore(moved, &[io::ErrorKind::NotFound])
             }
             Effect::Swapped { a_path, b_path, .. } => {
@@ -245,11 +254,7 @@ impl Volume {
         if let Some(stands) = state.replica.tree.node(copy) {
             self.dress(&*target, stands.perm, stands.times)?;
         }
-        if let Some(file) = state.replica.tree.node_mut(copy).and_then(|n| n.file_mut()) {
-            (file.dirty, file.live_size_bytes) = (true, at);
-        }
-        state.announce.wrote(copy, self.now_ms());
-        state.announce.closed(copy, self.now_ms());
+        self.written_below(state, copy, at);
         Ok(())
     }
 

@@ -17,7 +17,7 @@ impl Volume {
     /// under way is announced together with it. `None` if nothing is pending.
     pub fn commit_due(&self) -> Option<Duration> {
         let state = self.read_state();
-        if !state.replica.has_unwritten() {
+        if !state.has_unwritten() {
             return None;
         }
         let now = self.now_ms();
@@ -36,7 +36,10 @@ impl Volume {
             let now = self.now_ms();
             state.held.retain(|_, hold| hold.until_ms > now);
             state.pending_since_ms = None;
-            state.replica.has_unwritten().then(|| state.replica.drain())
+            state.has_unwritten().then(|| Step {
+                drained: state.replica.drain(),
+                records: state.trash.take_records(),
+            })
         };
         queue.extend(drained);
         while let Some(next) = queue.first() {
@@ -45,7 +48,7 @@ impl Volume {
                 return Err(Errno::NoSpace);
             }
             let written = queue.remove(0);
-            self.write_state().replica.log.append(written.changes);
+            self.write_state().replica.log.append(written.drained.changes);
             self.drained.notify_all();
             self.log_grown.raise();
         }
@@ -133,7 +136,19 @@ impl Volume {
     }
 }
 
-fn encode(drained: &Drained) -> StateBatch {
+/// What one commit writes down.
+pub(crate) struct Step {
+    drained: Drained,
+    records: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl crate::volume::State {
+    fn has_unwritten(&self) -> bool {
+        self.replica.has_unwritten() || self.trash.is_stale()
+    }
+}
+
+fn encode(Step { drained, records }: &Step) -> StateBatch {
     let row = |row: &NodeRow| postcard::to_stdvec(row).expect("rows always encode");
     StateBatch {
         nodes: drained.rows.iter().map(|(id, r)| (*id, r.as_ref().map(row))).collect(),
@@ -146,6 +161,7 @@ fn encode(drained: &Drained) -> StateBatch {
             COUNTERS.to_owned(),
             postcard::to_stdvec(&drained.counters).expect("counters always encode"),
         )],
+        records: records.clone(),
         trim_log_through: None,
     }
 }

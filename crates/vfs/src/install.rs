@@ -3,6 +3,7 @@
 use crate::errno::{Errno, Result};
 use crate::files::OpenFile;
 use crate::transfer::{Demand, FetchJob, Transfer};
+use crate::trash::TrashReason;
 use crate::volume::{State, Volume};
 use lockstep_core::{ContentRef, Kind, Manifest, NodeId, Perm, Times, Version};
 use lockstep_disk::{DiskFile, RenameMode, XattrFlags, verify_manifest};
@@ -162,6 +163,10 @@ impl Volume {
         };
         let fresh = self.disk.temp_open(&transfer.temp)?;
         self.dress(&*fresh, perm, times)?;
+        if let Some(path) = state.replica.tree.path(node) {
+            state.trash.author = version.slot;
+            self.trash_replaced(state, node, &path, TrashReason::Overwritten);
+        }
         self.swap_in(state, node, &transfer.temp)?;
         state.replica.tree.content_arrived(node, version);
         if let Some(stands) = state.replica.tree.node(node)

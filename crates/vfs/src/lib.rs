@@ -29,6 +29,7 @@ mod settle;
 mod signal;
 mod stand_in;
 mod transfer;
+mod trash;
 mod volume;
 mod xattrs;
 
@@ -41,4 +42,5 @@ pub use request::{Caller, DirEntry, Fh, KernelCache, Opened, SetAttr, SetTime, S
 pub use serve::ServeError;
 pub use signal::Signal;
 pub use transfer::{FetchJob, Transfer, Transfers};
+pub use trash::{RestoreError, TrashItem, TrashLimits, TrashReason, TrashStatus};
 pub use volume::{OpenError, Origin, Volume, VolumeStatus};

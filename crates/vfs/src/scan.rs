@@ -36,8 +36,9 @@ impl Volume {
         }
         let mut state = self.write_state();
         let kept = self.disk.keep_list()?;
+        let for_peers = |name: &String| !name.starts_with(crate::trash::KEPT_PREFIX);
         let now = state.replica.lamport();
-        state.kept.extend(kept.into_iter().map(|name| (now, name)));
+        state.kept.extend(kept.into_iter().filter(for_peers).map(|name| (now, name)));
         let mut scan = Scan { volume: self, origin, linked: HashMap::new() };
         let mut dirs = vec![(NodeId::ROOT, PathBuf::new())];
         while let Some((dir, path)) = dirs.pop() {

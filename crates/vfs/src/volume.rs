@@ -63,7 +63,7 @@ pub struct Volume {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) db: StateDb,
     /// Drained and not yet written down, in order.
-    pub(crate) committing: Mutex<Vec<lockstep_core::Drained>>,
+    pub(crate) committing: Mutex<Vec<crate::commit::Step>>,
     state: RwLock<State>,
     pub(crate) handles: RwLock<HashMap<u64, Arc<Handle>>>,
     pub(crate) open_files: Mutex<HashMap<NodeId, Arc<OpenFile>>>,
@@ -104,6 +104,8 @@ pub(crate) struct State {
     pub effects: std::collections::VecDeque<lockstep_core::Effect>,
     /// Removed files whose bytes a peer may still ask for, by the Lamport time of the removal.
     pub kept: Vec<(u64, String)>,
+    /// What peers' changes took away.
+    pub trash: crate::trash::Trash,
 }
 
 impl Volume {
@@ -119,6 +121,7 @@ impl Volume {
         let mut replica = crate::commit::load(&db, slot, &*disk)?;
         replica.tree.name_host(slot, host);
         let wanted = crate::scan::wanted(&replica);
+        let trash = crate::trash::load(db.records("trash/")?, &*disk, wall_clock())?;
         let state = State {
             replica,
             announce: Announcements::default(),
@@ -130,6 +133,7 @@ impl Volume {
             retiring: None,
             effects: Default::default(),
             kept: Vec::new(),
+            trash,
         };
         let volume = Arc::new(Volume {
             disk,
@@ -206,8 +210,7 @@ impl Volume {
     }
 
     pub(crate) fn now(&self) -> Timespec {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timespec { secs: now.as_secs() as i64, nanos: now.subsec_nanos() }
+        wall_clock()
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
@@ -245,6 +248,11 @@ impl Volume {
             absent_bytes: absent_bytes.sum(),
         }
     }
+}
+
+fn wall_clock() -> Timespec {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timespec { secs: now.as_secs() as i64, nanos: now.subsec_nanos() }
 }
 
 /// Why and until when pending changes wait for a file.

@@ -37,6 +37,15 @@ pub fn conflict_name(name: &EntryName, host: &str, at: Timespec, attempt: u32) -
     }
 }
 
+/// `name (restored DATE TIME).ext`: what comes back from the trash while its name is taken.
+pub fn restored_name(name: &EntryName, at: Timespec, attempt: u32) -> EntryName {
+    let date = civil(at.secs);
+    match attempt {
+        0 => with_mark(name, &format!(" (restored {date})")),
+        n => with_mark(name, &format!(" (restored {date} {n})")),
+    }
+}
+
 /// The name under which a loser is shown until its author gives it a [`conflict_name`]: the same
 /// on every replica, whatever happened to the node meanwhile.
 pub(super) fn shadow_name(name: &EntryName, host: &str, node: NodeId) -> EntryName {
@@ -44,20 +53,24 @@ pub(super) fn shadow_name(name: &EntryName, host: &str, node: NodeId) -> EntryNa
 }
 
 fn marked(name: &EntryName, host: &str, mark: &str) -> EntryName {
+    let host: String =
+        host.chars().filter(|c| !matches!(c, '/' | '\0') && !c.is_control()).take(24).collect();
+    with_mark(name, &format!(" (conflict from {host} {mark})"))
+}
+
+/// `suffix` before the extension.
+fn with_mark(name: &EntryName, suffix: &str) -> EntryName {
     let bytes = name.as_bytes();
     let dot = bytes.iter().rposition(|b| *b == b'.').filter(|at| *at > 0).unwrap_or(bytes.len());
     let short = bytes.len() - dot <= 32;
     let (stem, ext) = if short { bytes.split_at(dot) } else { (bytes, &bytes[..0]) };
-    let host: String =
-        host.chars().filter(|c| !matches!(c, '/' | '\0') && !c.is_control()).take(24).collect();
-    let suffix = format!(" (conflict from {host} {mark})");
     let room = EntryName::LEN_MAX_BYTES - suffix.len() - ext.len();
     let stem = &stem[..stem.len().min(room)];
     EntryName::new(&[stem, suffix.as_bytes(), ext].concat()).expect("short and without a slash")
 }
 
 /// `YYYY-MM-DD HH.MM.SS` in UTC (days to civil date after H. Hinnant).
-fn civil(secs: i64) -> String {
+pub fn civil(secs: i64) -> String {
     let (days, rest) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
     let z = days + 719_468;
     let era = z.div_euclid(146_097);

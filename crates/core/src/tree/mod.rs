@@ -13,7 +13,7 @@ mod node;
 mod rename;
 mod row;
 
-pub use conflict::conflict_name;
+pub use conflict::{civil, conflict_name, restored_name};
 pub use directory::Directory;
 pub use effect::{Effect, Place};
 pub use node::{FileBody, Incoming, Link, Node, NodeBody, TimesVersion};

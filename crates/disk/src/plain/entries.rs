@@ -197,6 +197,11 @@ impl Disk for PlainDisk {
         self.kept.link_in(place.dir(), place.name(), name)
     }
 
+    fn keep_restore(&self, name: &str, path: &Path) -> io::Result<()> {
+        let place = self.new_name(path)?;
+        self.kept.move_out(name, place.dir(), place.name(), RenameFlags::NOREPLACE)
+    }
+
     fn keep_open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         self.kept.open(name)
     }

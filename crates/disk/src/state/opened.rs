@@ -43,6 +43,7 @@ pub(super) struct Opened {
     nodes: Keyspace,
     log: Keyspace,
     meta: Keyspace,
+    records: Keyspace,
     log_bounds: LogBounds,
     write_failed: bool,
     db: Database,
@@ -103,11 +104,12 @@ impl Opened {
         let nodes = db.keyspace("nodes", options)?;
         let log = db.keyspace("log", options)?;
         let meta = db.keyspace("meta", options)?;
+        let records = db.keyspace("records", options)?;
         let log_bounds = match (log.first_key_value(), log.last_key_value()) {
             (Some(first), Some(last)) => Some((sequence(first)?, sequence(last)?)),
             _ => None,
         };
-        Ok(Opened { nodes, log, meta, log_bounds, write_failed: false, db })
+        Ok(Opened { nodes, log, meta, records, log_bounds, write_failed: false, db })
     }
 
     /// Whether an earlier write failed: the engine must then be opened anew.
@@ -161,6 +163,18 @@ impl Opened {
         Ok(self.meta.get(name)?.map(|value| value.to_vec()))
     }
 
+    pub(super) fn records(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, Fault> {
+        self.records
+            .prefix(prefix)
+            .map(|entry| {
+                let (key, value) = entry.into_inner()?;
+                let name = String::from_utf8(key.to_vec());
+                let name = name.map_err(|_| Fault::shape("a record's name is not text"))?;
+                Ok((name, value.to_vec()))
+            })
+            .collect()
+    }
+
     /// Writes the batch to the journal and answers the log's new bounds.
     fn write(&self, batch: &StateBatch) -> Result<LogBounds, Fault> {
         let mut write = self.db.batch().durability(Some(PersistMode::Buffer));
@@ -172,6 +186,12 @@ impl Opened {
         }
         for (name, value) in &batch.meta {
             write.insert(&self.meta, name.as_str(), value.as_slice());
+        }
+        for (name, value) in &batch.records {
+            match value {
+                Some(value) => write.insert(&self.records, name.as_str(), value.as_slice()),
+                None => write.remove(&self.records, name.as_str()),
+            }
         }
         let bounds = self.write_log(&mut write, batch)?;
         write.commit()?;

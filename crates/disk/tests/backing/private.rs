@@ -130,3 +130,16 @@ fn opening_removes_placeholders_in_the_making() {
     let disk = PlainDisk::open(dir.path()).unwrap();
     assert_eq!(disk.temp_list().unwrap(), ["fetch"]);
 }
+
+#[test]
+fn what_is_kept_can_be_put_back_and_replaces_nothing() {
+    let tree = Backing::new();
+    tree.write("a", b"A");
+    tree.disk.keep(Path::new("a"), "k").unwrap();
+    tree.write("a", b"new");
+    let taken = errno(tree.disk.keep_restore("k", Path::new("a")));
+    assert_eq!(taken, Errno::EXIST.raw_os_error());
+    tree.disk.keep_restore("k", Path::new("b")).unwrap();
+    assert_eq!((tree.read("a"), tree.read("b")), (b"new".to_vec(), b"A".to_vec()));
+    assert_eq!(tree.disk.keep_list().unwrap(), Vec::<String>::new());
+}

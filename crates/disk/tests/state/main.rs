@@ -16,7 +16,7 @@ fn numbered(number: u64) -> StateBatch {
         nodes: vec![(NodeId(number), Some(value.clone()))],
         log: vec![(Sequence(number), value.clone())],
         meta: vec![("last".to_owned(), value)],
-        trim_log_through: None,
+        ..Default::default()
     }
 }
 

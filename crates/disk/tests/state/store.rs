@@ -75,7 +75,7 @@ fn within_a_batch_the_last_word_counts() {
         ],
         log: vec![(Sequence(1), vec![1]), (Sequence(1), vec![2])],
         meta: vec![("k".into(), vec![1]), ("k".into(), vec![2])],
-        trim_log_through: None,
+        ..Default::default()
     };
     let db = StateDb::open(dir.path()).unwrap();
     db.commit(&batch).unwrap();
@@ -168,4 +168,20 @@ fn threads_take_turns() {
     });
     assert_eq!(log_of(&db), (1..=400).collect::<Vec<_>>());
     assert_eq!(bounds(&db), Some((1, 400)));
+}
+
+#[test]
+fn records_are_found_by_what_their_names_begin_with() {
+    let dir = TempDir::new().unwrap();
+    let records = |records| StateBatch { records, ..Default::default() };
+    let named = |name: &str, value: u8| (name.to_owned(), Some(vec![value]));
+    {
+        let db = StateDb::open(dir.path()).unwrap();
+        let all = vec![named("trash/2", 2), named("trash/1", 1), named("tray", 3)];
+        db.commit(&records(all)).unwrap();
+        db.commit(&records(vec![("trash/2".to_owned(), None), named("trash/3", 4)])).unwrap();
+    }
+    let db = StateDb::open(dir.path()).unwrap();
+    let found = db.records("trash/").unwrap();
+    assert_eq!(found, [("trash/1".to_owned(), vec![1]), ("trash/3".to_owned(), vec![4])]);
 }

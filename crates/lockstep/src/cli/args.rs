@@ -43,6 +43,8 @@ pub enum Command {
     Wait(Wait),
     /// Print another invite for a volume (each is used once)
     Invite(OneVolume),
+    /// Show, restore or remove for good what peers' changes deleted or overwrote here
+    Trash(Trash),
     /// Take a volume's mount away until the next `start`; it stays shared
     Unmount(OneVolume),
     /// Start the daemon, and open and mount again whatever is not
@@ -113,6 +115,35 @@ pub struct OneVolume {
     pub volume: String,
 }
 
+/// Arguments of `trash`.
+#[derive(Args, Debug)]
+pub struct Trash {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub command: TrashCommand,
+}
+
+/// What is done with the trash.
+#[derive(Subcommand, Debug)]
+pub enum TrashCommand {
+    /// Show what is in it, newest first
+    List(SomeVolumes),
+    /// Put the newest version of PATH back, under another name if PATH exists
+    Restore {
+        /// Where it stood
+        path: PathBuf,
+    },
+    /// Remove everything in it for good
+    Empty(SomeVolumes),
+}
+
+/// Arguments of commands about one volume or all.
+#[derive(Args, Debug)]
+pub struct SomeVolumes {
+    /// Its name, or the beginning of its id [default: all volumes]
+    pub volume: Option<String>,
+}
+
 /// Arguments of `start`.
 #[derive(Args, Debug)]
 pub struct Start {
@@ -159,6 +190,11 @@ mod tests {
             "lockstep wait --timeout 0.5",
             "lockstep invite v",
             "lockstep unmount v",
+            "lockstep trash list",
+            "lockstep trash list v --json",
+            "lockstep trash restore p",
+            "lockstep trash empty",
+            "lockstep trash empty v",
             "lockstep start --foreground",
             "lockstep stop",
             "lockstep demo --keep --repo u",
@@ -173,6 +209,8 @@ mod tests {
             "lockstep share d --listen here",
             "lockstep wait --timeout -1",
             "lockstep wait --timeout never",
+            "lockstep trash",
+            "lockstep trash restore",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

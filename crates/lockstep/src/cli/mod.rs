@@ -10,7 +10,7 @@ use crate::daemon::{join, launch, lock, run};
 use crate::demo;
 use crate::errors::{Failure, Outcome};
 use crate::home::Home;
-use args::{Cli, Command, PlaceArgs};
+use args::{Cli, Command, PlaceArgs, TrashCommand};
 use clap::Parser;
 use clap::error::ErrorKind;
 use output::Output;
@@ -80,6 +80,17 @@ fn dispatch(cli: Cli, output: Output) -> Outcome<ExitCode> {
         Command::Unmount(which) => {
             output.finish(ask(Request::Unmount { volume: which.volume }), text::unmounted)
         }
+        Command::Trash(trash) => match trash.command {
+            TrashCommand::List(which) => {
+                output.finish(ask(Request::TrashList { volume: which.volume }), text::trash_listed)
+            }
+            TrashCommand::Restore { path } => {
+                let path = located(&path)?;
+                output.finish(ask(Request::TrashRestore { path }), text::trash_restored)
+            }
+            TrashCommand::Empty(which) => output
+                .finish(ask(Request::TrashEmpty { volume: which.volume }), text::trash_emptied),
+        },
         Command::Stop => output.finish(stop(&home), text::stopped),
         Command::Daemon => match run::run(&home, None, |_| ()) {
             Err(failure) if failure.is_early() => {
@@ -204,6 +215,17 @@ fn absolute(path: &Path) -> Outcome<PathBuf> {
         let message = format!("\"{}\" is not a path: {e}", path.display());
         Failure::usage(message, "give a directory")
     })
+}
+
+/// A path in a volume as the daemon knows it: symlinks on the way to it are resolved as far as the
+/// way exists, its last name is left alone.
+fn located(path: &Path) -> Outcome<PathBuf> {
+    let path = absolute(path)?;
+    let resolved = path
+        .ancestors()
+        .skip(1)
+        .find_map(|above| Some(above.canonicalize().ok()?.join(path.strip_prefix(above).ok()?)));
+    Ok(resolved.unwrap_or(path))
 }
 
 #[cfg(test)]

@@ -90,6 +90,54 @@ pub fn status(answer: &Value) -> String {
     out
 }
 
+/// What `trash list` says.
+pub fn trash_listed(answer: &Value) -> String {
+    let mut out = String::new();
+    for volume in answer["volumes"].as_array().into_iter().flatten() {
+        let entries = volume["entries"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for entry in entries {
+            let _ = writeln!(
+                out,
+                "{}  {:>10}  {} by {}  {}",
+                moment(entry["time"].as_i64().unwrap_or_default()),
+                size(entry["size"].as_u64().unwrap_or_default()),
+                word(entry, "reason"),
+                word(entry, "peer"),
+                word(entry, "path"),
+            );
+        }
+        let _ = writeln!(
+            out,
+            "{}: {} versions, {} of at most {}",
+            word(volume, "name"),
+            entries.len(),
+            size(volume["bytes"].as_u64().unwrap_or_default()),
+            size(volume["bytes_max"].as_u64().unwrap_or_default()),
+        );
+    }
+    out
+}
+
+/// What `trash restore` says.
+pub fn trash_restored(answer: &Value) -> String {
+    format!("Restored {}\n", word(answer, "restored"))
+}
+
+/// What `trash empty` says.
+pub fn trash_emptied(answer: &Value) -> String {
+    let volumes = answer["volumes"].as_array().into_iter().flatten();
+    volumes
+        .map(|v| {
+            format!("Emptied the trash of \"{}\": {} versions\n", word(v, "name"), v["removed"])
+        })
+        .collect()
+}
+
+/// A moment in UTC: `YYYY-MM-DD HH.MM.SS`.
+fn moment(unix_secs: i64) -> String {
+    lockstep_core::tree::civil(unix_secs)
+}
+
 fn mount_of(volume: &Value) -> String {
     if volume["mount"].is_null() || volume["mounted"] == true {
         places(volume)

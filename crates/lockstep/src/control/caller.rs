@@ -1,7 +1,7 @@
 //! The command's side of the control socket.
 
 use super::address::SocketAddress;
-use super::{LINE_MAX_BYTES, Reply, Request};
+use super::{REPLY_MAX_BYTES, Reply, Request};
 use crate::errors::{Failure, Outcome};
 use crate::home::Home;
 use serde_json::Value;
@@ -38,7 +38,7 @@ fn connect(home: &Home) -> io::Result<UnixStream> {
 fn exchange(mut stream: &UnixStream, line: &[u8]) -> io::Result<String> {
     stream.write_all(line)?;
     let mut answer = String::new();
-    BufReader::new(stream.take(LINE_MAX_BYTES)).read_line(&mut answer)?;
+    BufReader::new(stream.take(REPLY_MAX_BYTES)).read_line(&mut answer)?;
     if answer.ends_with('\n') {
         return Ok(answer);
     }

@@ -4,8 +4,10 @@ use super::addresses;
 use super::durable;
 use crate::errors::Outcome;
 use crate::home::Home;
+use lockstep_vfs::TrashLimits;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// What may be set, or was chosen once and is kept.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -16,6 +18,10 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// The name peers show for this one; the machine's host name if absent.
     pub host: Option<String>,
+    /// Days that the trash keeps a version; 7 if absent.
+    pub trash_days: Option<u64>,
+    /// Share of a disk that the trash of a volume on it takes at most, in percent; 10 if absent.
+    pub trash_percent: Option<u64>,
 }
 
 impl Config {
@@ -33,4 +39,15 @@ impl Config {
 /// The name that peers show for this one.
 pub fn host_name(home: &Home) -> String {
     Config::load(home).ok().and_then(|c| c.host).unwrap_or_else(addresses::host_name)
+}
+
+/// How much the trash of each volume keeps.
+pub fn trash_limits(home: &Home) -> TrashLimits {
+    let config = Config::load(home).unwrap_or_default();
+    let usual = TrashLimits::default();
+    let days = |days: u64| Duration::from_secs(days.saturating_mul(24 * 3600));
+    TrashLimits {
+        age_max: config.trash_days.map_or(usual.age_max, days),
+        disk_percent_max: config.trash_percent.map_or(usual.disk_percent_max, |p| p.min(100)),
+    }
 }

@@ -127,6 +127,7 @@ impl Hosted {
         }
         let owner = Owner::claim(&record.backing, home, record.id)?;
         let pump = Pump::open(spec(&record, home), runtime.clone(), fresh)?;
+        pump.volume().set_trash_limits(super::config::trash_limits(home));
         for peer in &record.peers {
             pump.add_peer(peer.id, peer.slot, &peer.name);
         }

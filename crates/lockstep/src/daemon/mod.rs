@@ -7,7 +7,7 @@
 //! | [`lock`], [`run`] | the life of the process |
 //! | [`volumes`], [`hosted`], [`record`] | the volumes, one of them, what is remembered of it |
 //! | [`directory`], [`owner`], [`undo`] | which directories may be shared; leaving no halves |
-//! | [`share`], [`join`], [`wait`], [`report`] | the commands |
+//! | [`share`], [`join`], [`wait`], [`report`], [`trash`] | the commands |
 //! | [`router`] | what peers ask, passed to the volume it is about |
 //! | [`config`], [`durable`], [`addresses`] | settings, files that survive, our own addresses |
 
@@ -26,6 +26,7 @@ pub mod report;
 pub mod router;
 pub mod run;
 pub mod share;
+pub mod trash;
 pub mod undo;
 pub mod volumes;
 pub mod wait;
@@ -112,6 +113,9 @@ impl Daemon {
             Request::Wait { timeout_ms } => wait::wait(self, Duration::from_millis(timeout_ms)),
             Request::Invite { volume } => share::invite_again(self, &volume),
             Request::Unmount { volume } => self.unmount(&volume),
+            Request::TrashList { volume } => trash::list(self, volume.as_deref()),
+            Request::TrashRestore { path } => trash::restore(self, &path),
+            Request::TrashEmpty { volume } => trash::empty(self, volume.as_deref()),
             Request::Start => {
                 let _changing = self.change()?;
                 Ok(self.bring_up())

@@ -6,7 +6,7 @@ use crate::home::Home;
 use lockstep_core::{PeerId, Slot, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The layout of `volume.json` written here.
 const FORMAT: u32 = 1;
@@ -65,6 +65,11 @@ impl VolumeRecord {
             listen: None,
             peers: Vec::new(),
         }
+    }
+
+    /// Where its user sees it: its mount, or the plain directory without one.
+    pub fn shown_at(&self) -> &Path {
+        self.mount.as_deref().unwrap_or(&self.backing)
     }
 
     /// Makes this the record that the next start finds.

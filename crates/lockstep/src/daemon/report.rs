@@ -2,7 +2,7 @@
 
 use super::Daemon;
 use super::hosted::Hosted;
-use crate::pump::{PeerStatus, PumpStatus};
+use crate::pump::{PeerStatus, Pump, PumpStatus};
 use serde_json::{Map, Value, json};
 
 /// The state of the whole daemon.
@@ -43,8 +43,20 @@ fn one(daemon: &Daemon, volume: &Hosted) -> Value {
         "pending_changes": pending_changes,
         "pending_bytes": pending_bytes,
         "problems": problems,
+        "trash": volume.pump().map(|pump| trash(&pump)),
         "requests": object(volume.requests()),
         "counters": object(counters),
+    })
+}
+
+fn trash(pump: &Pump) -> Value {
+    let trash = pump.volume().trash_status();
+    json!({
+        "entries": trash.entries,
+        "bytes": trash.bytes,
+        "bytes_max": pump.volume().trash_bytes_max().ok(),
+        "kept": trash.kept,
+        "expired": trash.expired,
     })
 }
 

@@ -5,6 +5,7 @@ use crate::errors::{Failure, Outcome};
 use lockstep_core::VolumeId;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Volumes by id.
@@ -51,6 +52,28 @@ impl Volumes {
             )),
             (None, _) => Err(unknown(meant, all.into_iter().map(|(_, name)| name).collect())),
         }
+    }
+
+    /// The volume that a user names, or all.
+    pub fn meant(&self, name: Option<&str>) -> Outcome<Vec<Arc<Hosted>>> {
+        name.map_or_else(|| Ok(self.all()), |name| Ok(vec![self.find(name)?]))
+    }
+
+    /// The volume that `path` is in, by its mount or its plain directory, and the path in it.
+    pub fn containing(&self, path: &Path) -> Outcome<(Arc<Hosted>, PathBuf)> {
+        let within = |volume: Arc<Hosted>| {
+            let record = volume.record();
+            let roots = record.mount.iter().chain([&record.backing]);
+            let inside = roots.filter_map(|root| path.strip_prefix(root).ok()).next()?;
+            Some((volume, inside.to_owned()))
+        };
+        let innermost = self.all().into_iter().filter_map(within);
+        innermost.min_by_key(|(_, inside)| inside.components().count()).ok_or_else(|| {
+            Failure::failed(
+                format!("{} is in no volume of this home", path.display()),
+                "give a path below a mount that `lockstep status` shows",
+            )
+        })
     }
 }
 

@@ -40,6 +40,9 @@ impl Pump {
                 if let Err(error) = self.volume.trim() {
                     tracing::warn!(%error, "cannot trim the change log");
                 }
+                if let Err(error) = self.volume.tidy_trash() {
+                    tracing::warn!(%error, "cannot tidy the trash");
+                }
                 trimmed_at = Instant::now();
             }
         }

@@ -18,3 +18,4 @@ mod names;
 mod ordinary_user;
 mod reader;
 mod restarts;
+mod trash;

@@ -1,0 +1,172 @@
+//! Back from the trash: the version becomes a new file of the volume, as if it had just been
+//! written here, so that peers get it too. Nothing is ever overwritten.
+
+use super::TrashEntry;
+use crate::errno::Errno;
+use crate::volume::{State, Volume};
+use lockstep_core::change::Body;
+use lockstep_core::tree::restored_name;
+use lockstep_core::{EntryName, Kind, NodeId, Op, Perm, Times};
+use lockstep_disk::FileType;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Why nothing was restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// There is no version of this path.
+    #[error("the trash has no version of {path}; `lockstep trash list` shows what it has")]
+    Unknown {
+        /// The path asked for.
+        path: PathBuf,
+    },
+    /// The disk or the tree refused.
+    #[error("{path} cannot be restored ({source}); it is still in the trash")]
+    Refused {
+        /// The path asked for.
+        path: PathBuf,
+        /// The reason.
+        source: Errno,
+    },
+}
+
+impl Volume {
+    /// Puts the newest version of `path` (relative to the volume's root) back; answers where it
+    /// is now: another name beside it if something stands there.
+    pub fn restore(&self, path: &Path) -> std::result::Result<PathBuf, RestoreError> {
+        let refused = |source| RestoreError::Refused { path: path.to_owned(), source };
+        let wanted = path.as_os_str().as_bytes();
+        let mut state = self.mutate().map_err(refused)?;
+        let newest = state.trash.entries.iter().rev().find(|(_, e)| e.path == wanted);
+        let Some((id, entry)) = newest.map(|(id, entry)| (*id, entry.clone())) else {
+            return Err(RestoreError::Unknown { path: path.to_owned() });
+        };
+        let (restored, place) = self.put_back(&mut state, &entry).map_err(refused)?;
+        state.trash.remove(id);
+        self.mutated(state);
+        if let Some(cache) = self.cache() {
+            cache.invalidate_entry(place.0, place.1.as_bytes());
+            cache.invalidate_node(place.0);
+        }
+        self.announce_due();
+        self.commit().map_err(refused)?;
+        Ok(restored)
+    }
+
+    fn put_back(
+        &self,
+        state: &mut State,
+        entry: &TrashEntry,
+    ) -> crate::errno::Result<(PathBuf, (NodeId, EntryName))> {
+        let path = entry.path();
+        let dir = self.dirs_for(state, path.parent().unwrap_or(Path::new("")))?;
+        let name = EntryName::new(path.file_name().unwrap_or_default().as_bytes())?;
+        let name = self.restored_to(state, dir, name);
+        let to = state.replica.tree.path_in(dir, name.as_bytes()).ok_or(Errno::NoEntry)?;
+        self.disk.keep_restore(&entry.kept, &to)?;
+        let stat = self.disk.stat(&to)?;
+        let body = match stat.file_type {
+            FileType::Symlink => Body::Symlink(self.disk.readlink(&to)?),
+            _ => Body::File(Default::default()),
+        };
+        let (at, kind) = (self.now(), body.kind());
+        let times = Times { ctime: at, ..entry.times };
+        let perm = entry.perm;
+        let xattrs = if kind == Kind::File { self.user_xattrs(&to)? } else { Vec::new() };
+        let node = state.replica.new_node();
+        let parent = dir;
+        state.replica.local(Op::Create {
+            node,
+            parent,
+            name: name.clone(),
+            body,
+            perm,
+            times,
+            xattrs,
+            at,
+        });
+        if kind == Kind::File {
+            self.written_below(state, node, stat.size_bytes);
+        }
+        Ok((to, (dir, name)))
+    }
+
+    /// A free name for what is restored into `dir`.
+    fn restored_to(&self, state: &State, dir: NodeId, name: EntryName) -> EntryName {
+        if state.replica.tree.lookup(dir, name.as_bytes()).is_none() {
+            return name;
+        }
+        let at = self.now();
+        (0..)
+            .map(|attempt| restored_name(&name, at, attempt))
+            .find(|candidate| state.replica.tree.lookup(dir, candidate.as_bytes()).is_none())
+            .expect("a directory cannot hold every candidate")
+    }
+
+    /// The directory `path`, made anew where it is missing.
+    pub(crate) fn dirs_for(&self, state: &mut State, path: &Path) -> crate::errno::Result<NodeId> {
+        let mut dir = NodeId::ROOT;
+        for part in path.components() {
+            let name = EntryName::new(part.as_os_str().as_bytes())?;
+            dir = match state.replica.tree.lookup(dir, name.as_bytes()) {
+                Some(node) if state.replica.tree.node(node).is_some_and(|n| n.dir().is_some()) => {
+                    node
+                }
+                Some(_) => {
+                    let beside = self.restored_to(state, dir, name);
+                    self.make_dir(state, dir, beside)?
+                }
+                None => self.make_dir(state, dir, name)?,
+            };
+        }
+        Ok(dir)
+    }
+
+    fn make_dir(
+        &self,
+        state: &mut State,
+        parent: NodeId,
+        name: EntryName,
+    ) -> crate::errno::Result<NodeId> {
+        let path = state.replica.tree.path_in(parent, name.as_bytes()).ok_or(Errno::NoEntry)?;
+        let above = state.replica.tree.node(parent).ok_or(Errno::Stale)?.perm;
+        let perm = Perm { mode: above.mode & 0o777 | 0o700, ..above };
+        self.disk.mkdir(&path, self.backing_mode(perm, Kind::Dir))?;
+        if self.privileged {
+            self.disk.set_owner(&path, perm.uid, perm.gid)?;
+        }
+        let (node, at) = (state.replica.new_node(), self.now());
+        let (body, times, xattrs) = (Body::Dir, Times::at(at), Vec::new());
+        state.replica.local(Op::Create {
+            node,
+            parent,
+            name: name.clone(),
+            body,
+            perm,
+            times,
+            xattrs,
+            at,
+        });
+        if let Some(cache) = self.cache() {
+            cache.invalidate_entry(parent, name.as_bytes());
+            cache.invalidate_node(parent);
+        }
+        Ok(node)
+    }
+
+    /// The file of `node` holds bytes that are not announced yet.
+    pub(crate) fn written_below(&self, state: &mut State, node: NodeId, size_bytes: u64) {
+        if let Some(file) = state.replica.tree.node_mut(node).and_then(|n| n.file_mut()) {
+            (file.dirty, file.live_size_bytes) = (true, size_bytes);
+        }
+        state.announce.wrote(node, self.now_ms());
+        state.announce.closed(node, self.now_ms());
+    }
+
+    fn user_xattrs(&self, path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let names = self.disk.list_xattrs(path).unwrap_or_default();
+        let ours = names.into_iter().filter(|name| name.starts_with(b"user."));
+        ours.map(|name| Ok((name.clone(), self.disk.get_xattr(path, &name)?))).collect()
+    }
+}
