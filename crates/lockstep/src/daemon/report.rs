@@ -16,8 +16,15 @@ pub fn report(daemon: &Daemon) -> Value {
         "id": daemon.me.to_string(),
         "listen": daemon.net.listening(),
         "volumes": volumes,
+        "limits": limits(),
         "problems": *daemon.left_out.lock(),
     })
+}
+
+/// The limits of replication by name, their unit at its end.
+fn limits() -> Value {
+    let named = lockstep_core::limits::ALL.iter();
+    Value::Object(named.map(|(name, limit)| (name.to_lowercase(), (*limit).into())).collect())
 }
 
 fn one(daemon: &Daemon, volume: &Hosted) -> Value {

@@ -110,6 +110,7 @@ pub(crate) struct Counters {
     pub batches_sent: std::sync::atomic::AtomicU64,
     pub changes_sent: std::sync::atomic::AtomicU64,
     pub batch_peak: std::sync::atomic::AtomicU64,
+    pub in_flight_peak: std::sync::atomic::AtomicU64,
     pub changes_applied: std::sync::atomic::AtomicU64,
 }
 
@@ -251,6 +252,7 @@ impl Pump {
             ("batches_sent", read(&self.counters.batches_sent)),
             ("changes_sent", read(&self.counters.changes_sent)),
             ("batch_notifications_peak", read(&self.counters.batch_peak)),
+            ("batches_in_flight_peak", read(&self.counters.in_flight_peak)),
             ("changes_applied", read(&self.counters.changes_applied)),
         ];
         figures.extend(self.volume.transfers.figures());

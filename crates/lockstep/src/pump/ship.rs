@@ -114,6 +114,7 @@ impl Shipment<'_> {
             Batch { seq: self.batches, timestamp_ms: now.as_millis() as u64, notifications };
         let link = Arc::clone(&self.link);
         self.in_flight.push_back(self.pump.runtime.spawn(async move { link.notify(batch).await }));
+        counters.in_flight_peak.fetch_max(self.in_flight.len() as u64, Ordering::Relaxed);
     }
 
     /// Takes the answers that have come, and waits for the oldest while more than `allowed` are

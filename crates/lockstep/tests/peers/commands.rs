@@ -237,21 +237,6 @@ fn foreground_serves_until_it_is_interrupted() {
 }
 
 #[test]
-fn nothing_per_operation_is_logged() {
-    let pair = connected!();
-    for number in 0..300 {
-        let _ = std::fs::metadata(pair.a.at(format!("secret-missing-{number}")));
-        std::fs::write(pair.a.at(format!("secret-name-{number}")), "x").unwrap();
-    }
-    pair.identical();
-    for side in [&pair.a, &pair.b] {
-        let log = side.log_tail(100_000);
-        assert!(log.lines().count() < 60, "{} lines in {}'s log", log.lines().count(), side.name);
-        assert!(!log.contains("secret-"), "file names in {}'s log:\n{log}", side.name);
-    }
-}
-
-#[test]
 fn home_is_not_needed_with_an_explicit_one() {
     let Some(pair) = Pair::apart(Layout::default()) else { return };
     let mut command = Command::new(environment::binary());

@@ -100,22 +100,6 @@ fn a_file_held_open_and_written_arrives_without_a_close() {
 }
 
 #[test]
-fn a_write_after_close_and_before_rename_is_shipped() {
-    let pair = connected!();
-    let body = noise(5, 300_000);
-    std::fs::write(pair.a.at("tmp_pack"), &body).unwrap();
-    pair.a.wait();
-    let mut tail = OpenOptions::new().append(true).open(pair.a.at("tmp_pack")).unwrap();
-    tail.write_all(&[7; 20]).unwrap();
-    drop(tail);
-    std::fs::rename(pair.a.at("tmp_pack"), pair.a.at("final.pack")).unwrap();
-    pair.a.wait();
-    let there = std::fs::read(pair.b.at("final.pack")).unwrap();
-    assert!(there == [body, vec![7; 20]].concat(), "{} bytes", there.len());
-    pair.identical();
-}
-
-#[test]
 fn empty_files_and_directories() {
     let pair = connected!();
     for number in 0..20 {

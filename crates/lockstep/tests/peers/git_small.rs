@@ -207,37 +207,3 @@ fn peer_git_status_reads_no_file_content() {
     assert!(before == (std::fs::read(&index).unwrap(), stamp(&index)), "b's index was rewritten");
     pair.identical();
 }
-
-#[test]
-fn a_committed_hook_runs_on_the_peer() {
-    let Some(cloned) = Cloned::new() else { return };
-    let (a, b) = (&cloned.pair.a, &cloned.pair.b);
-    let hook = a.at("repo/.git/hooks/pre-commit");
-    std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
-    std::fs::write(&hook, "#!/bin/sh\necho ran > hook-ran.txt\n").unwrap();
-    crate::support::scratch::set_mode(&hook, 0o755);
-    cloned.pair.wait();
-    std::fs::write(b.at("repo/another.txt"), "x").unwrap();
-    let repo = b.at("repo");
-    cloned.git.run(&repo, &["add", "another.txt"]);
-    cloned.git.run(&repo, &["commit", "--quiet", "-m", "with hook"]);
-    assert_eq!(std::fs::read_to_string(b.at("repo/hook-ran.txt")).unwrap(), "ran\n");
-    cloned.pair.identical();
-}
-
-#[test]
-fn a_thousand_lock_write_rename_rounds_leave_no_lock() {
-    let pair = connected!();
-    for round in 0..1000 {
-        let lock = pair.a.at("config.lock");
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create_new(true).open(&lock).unwrap();
-        std::io::Write::write_all(&mut file, format!("value {round:04}\n").as_bytes()).unwrap();
-        drop(file);
-        std::fs::rename(&lock, pair.a.at("config")).unwrap();
-    }
-    pair.a.wait();
-    assert_eq!(std::fs::read_to_string(pair.b.at("config")).unwrap(), "value 0999\n");
-    assert!(!pair.b.at("config.lock").exists());
-    pair.identical();
-}

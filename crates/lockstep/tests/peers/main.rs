@@ -18,4 +18,5 @@ mod names;
 mod ordinary_user;
 mod reader;
 mod restarts;
+mod seed_bugs;
 mod trash;

@@ -1,7 +1,7 @@
 //! Names and directories: what they may be called, and how they move.
 
 use crate::support::repository::noise;
-use crate::support::{SOON, SetOnDrop, connected, eventually, tree};
+use crate::support::{SetOnDrop, connected, tree};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -131,25 +131,5 @@ fn readdir_is_stable_under_concurrent_changes() {
             assert!(seen == expected, "{}: {} of 2000 entries listed", side.name, seen.len());
         }
     });
-    pair.identical();
-}
-
-#[test]
-fn negative_lookup_then_create() {
-    let pair = connected!();
-    for round in 0..30 {
-        let name = format!("not-yet-{round}");
-        let path = pair.b.at(&name);
-        for _ in 0..20 {
-            assert!(path.symlink_metadata().is_err());
-        }
-        fs::write(pair.a.at(&name), "now").unwrap();
-        pair.seen_on_b(&name);
-        // The name may arrive before the bytes: a was a moment empty, too.
-        eventually("the bytes arrive", SOON, || fs::read(&path).is_ok_and(|is| is == b"now"));
-        fs::remove_file(pair.a.at(&name)).unwrap();
-        let gone = format!("{name} disappears on b");
-        eventually(&gone, SOON, || path.symlink_metadata().is_err());
-    }
     pair.identical();
 }
