@@ -107,7 +107,7 @@ fn seed_bug_4_612_files_closing_at_once_stay_within_every_limit() {
 fn seed_bug_4_slow_50_000_files_closing_at_once_stay_within_every_limit() {
     let pair = connected!();
     std::fs::write(pair.a.at("fetched"), noise(1, 100_000)).unwrap();
-    close_at_once(&pair, 50_000, 10);
+    close_at_once(&pair, 50_000, 0);
     arrived_within_limits(&pair, 50_000);
 }
 
