@@ -40,6 +40,9 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Length of one chunk's record in [`Manifest::encode`].
+    pub const RECORD_BYTES: usize = 36;
+
     /// Sum of the chunks' lengths.
     pub fn size_bytes(&self) -> u64 {
         self.chunks.iter().map(|c| u64::from(c.len_bytes)).sum()

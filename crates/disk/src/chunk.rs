@@ -10,6 +10,7 @@ use fastcdc::v2020::{Normalization, cut, select_masks};
 use lockstep_core::limits::{CHUNK_MAX_BYTES, INLINE_CONTENT_MAX_BYTES};
 use lockstep_core::{ChunkRef, ContentHash, ContentRef, Manifest};
 use std::io;
+use std::sync::OnceLock;
 
 /// No chunk but a file's last is shorter; content up to this size is a single chunk.
 pub const CHUNK_MIN_BYTES: usize = 64 * 1024;
@@ -72,6 +73,13 @@ pub fn describe_bytes(bytes: &[u8]) -> Description {
 pub fn verify_manifest(manifest: &Manifest, content: &ContentRef) -> bool {
     manifest.chunks.iter().all(|chunk| (1..=CHUNK_MAX_BYTES).contains(&chunk.len_bytes))
         && content_of(manifest) == *content
+}
+
+/// Whether `chunk` is known to be nothing but zeros: long stretches of them are cut so.
+pub fn is_hole(chunk: &ChunkRef) -> bool {
+    static ZEROS: OnceLock<[u8; 32]> = OnceLock::new();
+    let of_zeros = || *blake3::hash(&vec![0; CHUNK_MAX]).as_bytes();
+    chunk.len_bytes == CHUNK_MAX_BYTES && chunk.hash == *ZEROS.get_or_init(of_zeros)
 }
 
 /// Whether `bytes` are those of `chunk`.

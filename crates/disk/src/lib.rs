@@ -8,11 +8,13 @@
 pub mod chunk;
 mod disk;
 mod plain;
+mod sparse;
 mod stat;
 pub mod state;
 
-pub use chunk::{Description, describe, describe_bytes, verify_chunk, verify_manifest};
+pub use chunk::{Description, describe, describe_bytes, is_hole, verify_chunk, verify_manifest};
 pub use disk::{AllocateMode, Disk, DiskFile, RenameMode, SeekWhat, XattrFlags};
 pub use plain::{DiskError, PlainDisk};
+pub use sparse::{punch, write_with_holes};
 pub use stat::{BackingStat, DiskUsage, FileType};
-pub use state::{StateBatch, StateDb, StateError};
+pub use state::{Holding, StateBatch, StateDb, StateError, Whereabouts};

@@ -9,13 +9,15 @@
 //! that happens here, at the next call, so that commits succeed again once there is space.
 
 mod error;
+mod holdings;
 mod journal;
 mod opened;
 
 pub use error::StateError;
+pub use holdings::{Holding, Whereabouts};
 
 use error::Fault;
-use lockstep_core::{NodeId, Sequence};
+use lockstep_core::{ContentRef, Manifest, NodeId, Sequence};
 use opened::{Claim, Opened, claim};
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
@@ -108,6 +110,36 @@ impl StateDb {
     /// All records whose names begin with `prefix`, in the order of their names.
     pub fn records(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StateError> {
         self.with(|opened| opened.records(prefix))
+    }
+
+    /// Writes down which chunks `content` of a node consists of; a hint, not synced.
+    pub fn hold(
+        &self,
+        holding: Holding,
+        content: &ContentRef,
+        manifest: &Manifest,
+    ) -> Result<(), StateError> {
+        self.with(|opened| opened.hold(holding, content, manifest))
+    }
+
+    /// Forgets a content of a node and where its chunks lie.
+    pub fn release(&self, holding: Holding) -> Result<(), StateError> {
+        self.with(|opened| opened.release(holding))
+    }
+
+    /// The contents of `node` whose chunks are known.
+    pub fn holdings(&self, node: NodeId) -> Result<Vec<Holding>, StateError> {
+        self.with(|opened| opened.holdings.of(node))
+    }
+
+    /// A content of a node and its chunks, as written down.
+    pub fn held(&self, holding: Holding) -> Result<Option<(ContentRef, Manifest)>, StateError> {
+        self.with(|opened| opened.holdings.read(holding))
+    }
+
+    /// At most `max` places where the chunk, or the content, of this hash may lie.
+    pub fn find_chunk(&self, hash: &[u8; 32], max: usize) -> Result<Vec<Whereabouts>, StateError> {
+        self.with(|opened| opened.holdings.find(hash, max))
     }
 
     /// Runs `call`, opening the database anew first if an earlier write failed.

@@ -4,7 +4,7 @@
 use crate::errno::Result;
 use crate::files::OpenFile;
 use crate::volume::Volume;
-use lockstep_core::{NodeId, Op};
+use lockstep_core::{NodeId, Op, limits};
 use lockstep_disk::{Description, describe};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -110,6 +110,8 @@ impl Volume {
         description: Description,
         started: Instant,
     ) -> Result<()> {
+        let content = description.content;
+        self.hold(node, &content, &description.manifest);
         let mut state = self.mutate()?;
         state.held.remove(&node);
         let cost_ms = started.elapsed().as_millis() as u64;
@@ -122,15 +124,18 @@ impl Volume {
         let Some(file) = stands.file_mut() else { return Ok(()) };
         file.dirty = false;
         file.live_size_bytes = description.content.size_bytes;
-        let (base, content) = (file.version, description.content);
+        let (base, before) = (file.version, file.content);
         state.replica.local(Op::Content { node, base, content, times, perm });
         state.wanted.remove(&node);
         self.transfers.cancel(node);
-        self.transfers.remember_manifest(content, description.manifest);
         if let Some(bytes) = description.inline {
             self.inline_contents.lock().remember(content, bytes);
         }
         self.mutated(state);
+        let indexed = before.size_bytes > limits::INLINE_CONTENT_MAX_BYTES;
+        if self.transfers.take_superseded(node) || indexed {
+            self.settle_holdings(node, Some(content));
+        }
         Ok(())
     }
 }

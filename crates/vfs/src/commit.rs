@@ -92,6 +92,7 @@ impl Volume {
 
     /// Forgets log entries and kept files that every peer has no more need of.
     pub fn trim(&self) -> Result<()> {
+        self.sweep_transfers();
         let (through, dropped) = {
             let mut state = self.write_state();
             self.drop_replaced(&mut state);
@@ -109,6 +110,7 @@ impl Volume {
         };
         for (_, name) in dropped {
             self.disk.keep_remove(&name)?;
+            self.kept_gone(&name);
         }
         let first = self.db.first_log().map_err(|_| Errno::Io)?;
         if first.is_some_and(|first| first.0 + TRIM_STEP <= through.0) {
@@ -128,6 +130,7 @@ impl Volume {
             None => state.retiring = Some(removed.into_iter().collect()),
             Some(retiring) => {
                 for id in removed.iter().filter(|id| retiring.contains(id)) {
+                    self.transfers.left_behind(*id);
                     state.replica.tree.forget(*id);
                 }
                 state.replica.tree.forget_lost_names();

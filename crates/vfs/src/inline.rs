@@ -50,7 +50,7 @@ impl Volume {
         if let Some(bytes) = self.inline_contents.lock().contents.get(&content) {
             return Some(bytes.clone());
         }
-        let file = self.serve(node, content).ok()?;
+        let file = self.serve(node, content).ok()?.file;
         let mut bytes = vec![0; content.size_bytes as usize];
         let read = file.read_at(&mut bytes, 0).ok()?;
         let whole = read == bytes.len();

@@ -2,10 +2,11 @@
 
 use crate::errno::{Errno, Result};
 use crate::files::OpenFile;
-use crate::transfer::{Demand, FetchJob, Transfer};
+use crate::transfer::{FetchJob, Transfer};
+use crate::transfers::Demand;
 use crate::trash::TrashReason;
 use crate::volume::{State, Volume};
-use lockstep_core::{ContentRef, Kind, Manifest, NodeId, Perm, Times, Version};
+use lockstep_core::{ContentRef, Kind, Manifest, NodeId, Perm, Times, Version, limits};
 use lockstep_disk::{DiskFile, RenameMode, XattrFlags, verify_manifest};
 use std::io;
 use std::sync::Arc;
@@ -86,6 +87,7 @@ impl Volume {
         if !verify_manifest(&manifest, &job.content) {
             return Ok(false);
         }
+        self.hold(job.node, &job.content, &manifest);
         job.transfer.begin(manifest, &*self.disk)?;
         Ok(true)
     }
@@ -105,6 +107,8 @@ impl Volume {
         };
         self.tell_replaced(job.node);
         if installed? {
+            self.settle_holdings(job.node, Some(job.content));
+            self.transfers.take_superseded(job.node);
             self.transfers.counts.fetched.fetch_add(1, Ordering::Relaxed);
             return Ok(self.commit().is_ok());
         }
@@ -146,13 +150,19 @@ impl Volume {
         transfer: &Transfer,
     ) -> io::Result<bool> {
         let Some(stands) = state.replica.tree.node(node) else {
-            return self.discard(transfer);
+            return self.discard(node, transfer);
         };
         if stands.is_unlinked() {
             return self.lend_to_readers(state, node, version, transfer);
         }
-        let Some(file) = stands.file().filter(|f| f.wanted() == Some((content, version))) else {
-            return self.discard(transfer);
+        let wanted = stands.file().and_then(|f| f.wanted());
+        if wanted.is_some_and(|wanted| wanted != (content, version)) {
+            // What was fetched serves the content that is wanted by now.
+            self.transfers.left_behind(node);
+            return Ok(false);
+        }
+        let Some(file) = stands.file().filter(|_| wanted.is_some()) else {
+            return self.discard(node, transfer);
         };
         if file.dirty {
             return Ok(false);
@@ -161,6 +171,7 @@ impl Volume {
             Some(incoming) => (incoming.perm, incoming.times),
             None => (stands.perm, stands.times),
         };
+        let before = file.content;
         let fresh = self.disk.temp_open(&transfer.temp)?;
         self.dress(&*fresh, perm, times)?;
         if let Some(path) = state.replica.tree.path(node) {
@@ -178,7 +189,10 @@ impl Volume {
             *open.file.write() = Some(fresh);
         }
         state.wanted.remove(&node);
-        self.transfers.cancel(node);
+        self.transfers.finish(node);
+        if before.size_bytes > limits::INLINE_CONTENT_MAX_BYTES {
+            self.transfers.left_behind(node);
+        }
         Ok(true)
     }
 
@@ -195,10 +209,11 @@ impl Volume {
             state.replica.tree.content_arrived(node, version);
         }
         self.transfers.cancel(node);
-        self.discard(transfer).map(|_| true)
+        self.discard(node, transfer).map(|_| true)
     }
 
-    fn discard(&self, transfer: &Transfer) -> io::Result<bool> {
+    fn discard(&self, node: NodeId, transfer: &Transfer) -> io::Result<bool> {
+        self.transfers.left_behind(node);
         match self.disk.temp_remove(&transfer.temp) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(false),

@@ -6,7 +6,7 @@ use crate::request::{Caller, Opened, Stat};
 use crate::volume::{Hold, State, Volume};
 use lockstep_core::change::{Body, RenameTarget};
 use lockstep_core::{EntryName, Kind, NodeId, Op, Perm, Times, limits};
-use lockstep_disk::{DiskFile, RenameMode};
+use lockstep_disk::{DiskFile, Holding, RenameMode};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -235,7 +235,7 @@ impl Volume {
         if !fetchable || state.replica.is_known_everywhere() {
             return Ok(());
         }
-        let name = crate::serve::kept_name(node, &file.content);
+        let name = crate::serve::kept_name(&Holding::new(node, &file.content));
         match self.disk.keep_link(path, &name) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error.into()),
             _ => {

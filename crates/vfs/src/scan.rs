@@ -1,10 +1,11 @@
 //! Comparing the backing tree with the state: what was put there, changed or removed while the
 //! volume was not open comes in as local changes.
 
+use crate::serve::holding_of;
 use crate::volume::{Origin, State, Volume};
 use lockstep_core::change::Body;
 use lockstep_core::tree::{Node, NodeBody};
-use lockstep_core::{EntryName, Kind, NodeId, Op, Perm, Replica, Times, Version};
+use lockstep_core::{EntryName, Kind, Manifest, NodeId, Op, Perm, Replica, Times, Version};
 use lockstep_disk::{BackingStat, FileType, describe};
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -32,7 +33,12 @@ impl Volume {
     /// Takes in what the backing tree holds and the state does not, and the reverse.
     pub(crate) fn scan(&self, origin: Origin) -> io::Result<()> {
         for temp in self.disk.temp_list()? {
-            self.disk.temp_remove(&temp)?;
+            match holding_of(&temp) {
+                Some(holding) if self.serves_still(&temp) => {
+                    self.transfers.left_behind(holding.node)
+                }
+                _ => self.disk.temp_remove(&temp)?,
+            }
         }
         let mut state = self.write_state();
         let kept = self.disk.keep_list()?;
@@ -184,6 +190,7 @@ impl Scan<'_> {
         let Some(description) = describe(&*file, stat.size_bytes, &|| false)? else {
             return Ok(());
         };
+        self.volume.hold(node, &description.content, &description.manifest);
         let Some(stands) = state.replica.tree.node_mut(node) else { return Ok(()) };
         let perm = stands.perm;
         let times = Times { atime: stands.times.atime, mtime: stat.mtime, ctime: stat.ctime };
@@ -238,8 +245,11 @@ impl Scan<'_> {
             self.enter(state, Op::Link { node, parent, name, at: stat.ctime });
             return Ok(Some(node));
         }
-        let Some(body) = self.body(path, stat)? else { return Ok(None) };
+        let Some((body, manifest)) = self.body(path, stat)? else { return Ok(None) };
         let node = state.replica.new_node();
+        if let Body::File(content) = &body {
+            self.volume.hold(node, content, &manifest);
+        }
         if stat.nlink > 1 && body.kind() == Kind::File {
             self.linked.insert(stat.ino, node);
         }
@@ -260,12 +270,14 @@ impl Scan<'_> {
         }
     }
 
-    fn body(&self, path: &Path, stat: &BackingStat) -> io::Result<Option<Body>> {
-        Ok(Some(match stat.file_type {
+    fn body(&self, path: &Path, stat: &BackingStat) -> io::Result<Option<(Body, Manifest)>> {
+        let body = match stat.file_type {
             FileType::File => {
                 let file = self.volume.disk.open(path)?;
                 match describe(&*file, stat.size_bytes, &|| false)? {
-                    Some(description) => Body::File(description.content),
+                    Some(found) => {
+                        return Ok(Some((Body::File(found.content), found.manifest)));
+                    }
                     None => return Ok(None),
                 }
             }
@@ -277,7 +289,8 @@ impl Scan<'_> {
                 tracing::warn!("a device node in the backing directory is not shared");
                 return Ok(None);
             }
-        }))
+        };
+        Ok(Some((body, Manifest::default())))
     }
 
     fn xattrs(&self, path: &Path, stat: &BackingStat) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {

@@ -2,7 +2,7 @@
 
 use crate::volume::Volume;
 use lockstep_core::{ContentRef, Manifest, NodeId};
-use lockstep_disk::{DiskFile, describe};
+use lockstep_disk::{DiskFile, Holding, describe};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,45 +18,59 @@ pub enum ServeError {
     Read(#[from] io::Error),
 }
 
-/// Name under which the bytes of a removed file are kept for peers that still fetch it.
-pub(crate) fn kept_name(node: NodeId, content: &ContentRef) -> String {
-    let hash: String = content.hash.0[..8].iter().map(|b| format!("{b:02x}")).collect();
-    format!("{:016x}-{hash}", node.0)
+/// Name of the private file with a content of a node: on its way here, or kept for peers that
+/// still fetch it although the file is removed.
+pub(crate) fn kept_name(holding: &Holding) -> String {
+    let hash: String = holding.content.iter().map(|b| format!("{b:02x}")).collect();
+    format!("{:016x}-{hash}", holding.node.0)
+}
+
+/// The inverse of [`kept_name`].
+pub(crate) fn holding_of(name: &str) -> Option<Holding> {
+    let (node, hash) = name.split_once('-')?;
+    let hash = u64::from_str_radix(hash, 16).ok()?;
+    let node = NodeId(u64::from_str_radix(node, 16).ok()?);
+    let holding = Holding { node, content: hash.to_be_bytes() };
+    (kept_name(&holding) == name).then_some(holding)
+}
+
+/// A file to read a content from.
+pub struct Served {
+    /// The file.
+    pub file: Arc<dyn DiskFile>,
+    /// Whether it holds exactly that content. Otherwise it is being written: each chunk has to be
+    /// compared with its hash.
+    pub settled: bool,
 }
 
 impl Volume {
-    /// The file that holds `content` of `node`. The receiver verifies every chunk, so a write that
-    /// comes later only costs it a repetition.
-    pub fn serve(
-        &self,
-        node: NodeId,
-        content: ContentRef,
-    ) -> Result<Arc<dyn DiskFile>, ServeError> {
+    /// The file that holds `content` of `node`. A file that is being written is served too: what
+    /// was announced of it is mostly still there.
+    pub fn serve(&self, node: NodeId, content: ContentRef) -> Result<Served, ServeError> {
         let state = self.read_state();
         let stands = state.replica.tree.node(node).filter(|n| !n.is_unlinked());
         if let Some(file) = stands.and_then(|n| n.file())
             && file.resident
-            && !file.dirty
             && file.content == content
             && let Some(path) = state.replica.tree.path(node)
         {
-            return Ok(self.disk.open(&path)?);
+            return Ok(Served { file: self.disk.open(&path)?, settled: !file.dirty });
         }
-        self.disk.keep_open(&kept_name(node, &content)).map_err(|_| ServeError::Gone)
+        let kept = kept_name(&Holding::new(node, &content));
+        let file = self.disk.keep_open(&kept).map_err(|_| ServeError::Gone)?;
+        Ok(Served { file, settled: true })
     }
 
     /// The chunks of `content` of `node`.
     pub fn manifest(&self, node: NodeId, content: ContentRef) -> Result<Manifest, ServeError> {
-        if let Some(manifest) = self.transfers.manifest(&content) {
+        if let Some(manifest) = self.held(Holding::new(node, &content), &content) {
             return Ok(manifest);
         }
-        let file = self.serve(node, content)?;
+        let served = self.serve(node, content)?;
         let stop = || self.closing.load(Ordering::Relaxed);
-        let description = describe(&*file, content.size_bytes, &stop)?.ok_or(ServeError::Gone)?;
-        if description.content != content {
-            return Err(ServeError::Gone);
-        }
-        self.transfers.remember_manifest(content, description.manifest.clone());
+        let described = describe(&*served.file, content.size_bytes, &stop)?;
+        let description = described.filter(|d| d.content == content).ok_or(ServeError::Gone)?;
+        self.hold(node, &content, &description.manifest);
         Ok(description.manifest)
     }
 }

@@ -4,7 +4,7 @@ use crate::errno::{Errno, Result};
 use crate::files::{Handle, OpenFile};
 use crate::request::{KernelCache, Stat};
 use crate::signal::{Replacing, Signal};
-use crate::transfer::Transfers;
+use crate::transfers::Transfers;
 use lockstep_core::{Announcements, EntryName, NodeId, Replica, Slot, Timespec, limits};
 use lockstep_disk::state::{StateDb, StateError};
 use lockstep_disk::{Disk, DiskFile, DiskUsage};

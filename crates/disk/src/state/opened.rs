@@ -5,9 +5,10 @@
 
 use super::StateBatch;
 use super::error::{Fault, StateError};
+use super::holdings::{Holding, Holdings};
 use super::journal::cut_tear;
 use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
-use lockstep_core::{NodeId, Sequence};
+use lockstep_core::{ContentRef, Manifest, NodeId, Sequence};
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
@@ -44,6 +45,7 @@ pub(super) struct Opened {
     log: Keyspace,
     meta: Keyspace,
     records: Keyspace,
+    pub(super) holdings: Holdings,
     log_bounds: LogBounds,
     write_failed: bool,
     db: Database,
@@ -105,11 +107,12 @@ impl Opened {
         let log = db.keyspace("log", options)?;
         let meta = db.keyspace("meta", options)?;
         let records = db.keyspace("records", options)?;
+        let holdings = Holdings::open(&db, options)?;
         let log_bounds = match (log.first_key_value(), log.last_key_value()) {
             (Some(first), Some(last)) => Some((sequence(first)?, sequence(last)?)),
             _ => None,
         };
-        Ok(Opened { nodes, log, meta, records, log_bounds, write_failed: false, db })
+        Ok(Opened { nodes, log, meta, records, holdings, log_bounds, write_failed: false, db })
     }
 
     /// Whether an earlier write failed: the engine must then be opened anew.
@@ -122,6 +125,23 @@ impl Opened {
         self.write_failed |= written.is_err();
         self.log_bounds = written?;
         Ok(())
+    }
+
+    pub(super) fn hold(
+        &mut self,
+        holding: Holding,
+        content: &ContentRef,
+        manifest: &Manifest,
+    ) -> Result<(), Fault> {
+        let written = self.holdings.hold(&self.db, holding, content, manifest);
+        self.write_failed |= written.is_err();
+        written
+    }
+
+    pub(super) fn release(&mut self, holding: Holding) -> Result<(), Fault> {
+        let written = self.holdings.release(&self.db, holding);
+        self.write_failed |= written.is_err();
+        written
     }
 
     pub(super) fn sync(&mut self) -> Result<(), Fault> {

@@ -4,6 +4,7 @@
 mod content;
 mod entries;
 mod escape;
+mod holes;
 mod mounted;
 mod opening;
 mod private;

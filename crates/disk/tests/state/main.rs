@@ -4,6 +4,7 @@
 mod crash;
 mod damage;
 mod full_disk;
+mod holdings;
 mod store;
 
 use lockstep_core::{NodeId, Sequence};

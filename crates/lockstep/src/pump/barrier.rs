@@ -127,7 +127,7 @@ impl Pump {
     }
 
     fn explain(&self, missing: String) -> String {
-        match &*self.problem.lock() {
+        match self.disk_problems().first() {
             Some(problem) => format!("{missing} ({problem})"),
             None => missing,
         }

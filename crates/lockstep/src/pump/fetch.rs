@@ -2,9 +2,10 @@
 
 use super::Pump;
 use lockstep_core::Manifest;
+use lockstep_core::limits::CHUNK_MAX_BYTES;
 use lockstep_disk::{chunk, describe_bytes};
 use lockstep_net::{Lane, Link, Refusal};
-use lockstep_vfs::FetchJob;
+use lockstep_vfs::{FetchJob, Run};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +18,8 @@ pub(super) const DEMAND_THREADS: usize = 2;
 const BACKGROUND_RUN_BYTES: u64 = 64 * 1024 * 1024;
 /// One request for a waiting reader: what it asked for and some read-ahead.
 const DEMAND_RUN_BYTES: u64 = 1024 * 1024;
+/// Left free on the disk here by fetches: what applying changes and the state database need.
+const SPARE_BYTES: u64 = 1024 * 1024;
 const IDLE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(500);
 /// Pause before a content that the peer no longer has is asked for again: its successor is on the
@@ -48,22 +51,27 @@ impl From<io::Error> for Stopped {
 impl Pump {
     /// Fetches whole contents, one at a time.
     pub(super) fn fetch_background(&self) {
+        let transfers = &self.volume.transfers;
         while !self.is_closing() {
             let Some(job) = self.volume.next_fetch(IDLE) else { continue };
-            if !job.transfer.claim() {
+            if !transfers.claim(job.node) {
                 continue;
             }
-            let counts = &self.volume.transfers.counts;
-            let now = counts.under_way.fetch_add(1, Ordering::Relaxed) + 1;
-            counts.under_way_peak.fetch_max(now, Ordering::Relaxed);
+            let now = transfers.counts.under_way.fetch_add(1, Ordering::Relaxed) + 1;
+            transfers.counts.under_way_peak.fetch_max(now, Ordering::Relaxed);
             self.finish_fetch(&job, self.complete(&job));
-            counts.under_way.fetch_sub(1, Ordering::Relaxed);
-            job.transfer.release();
+            transfers.counts.under_way.fetch_sub(1, Ordering::Relaxed);
+            transfers.release(job.node);
+            // A newer content that came meanwhile found the file claimed.
+            self.volume.queue_if_wanted(job.node, job.version);
         }
     }
 
     fn complete(&self, job: &FetchJob) -> Result<(), Stopped> {
         while !job.transfer.is_complete() {
+            if self.is_closing() {
+                return Err(Stopped::Superseded);
+            }
             self.fetch_run(job, Lane::Bulk, 0, BACKGROUND_RUN_BYTES)?;
         }
         Ok(())
@@ -83,8 +91,7 @@ impl Pump {
     fn finish_fetch(&self, job: &FetchJob, outcome: Result<(), Stopped>) {
         let outcome = outcome.and_then(|()| Ok(self.volume.install(job).map(drop)?));
         match outcome {
-            Ok(()) => self.set_problem(None),
-            Err(Stopped::Superseded) => {}
+            Ok(()) | Err(Stopped::Superseded) => self.content_problem(job.node, None),
             Err(Stopped::Refused(Refusal::Gone)) => {
                 self.volume.content_gone(job);
                 self.retry_later(job.clone(), RETRY_GONE);
@@ -98,14 +105,15 @@ impl Pump {
                 self.retry_later(job.clone(), RETRY);
             }
             Err(Stopped::Disk(cause)) => {
-                self.set_problem(Some(super::receive::disk_problem(&self.spec.backing, &cause)));
+                let problem = super::receive::disk_problem(&self.spec.backing, &cause);
+                self.content_problem(job.node, Some(problem));
                 self.retry_later(job.clone(), RETRY);
             }
         }
-        self.volume.queue_if_wanted(job.node, job.version);
     }
 
-    /// Fetches one run of missing chunks, from `offset` on.
+    /// Completes one run of missing chunks, from `offset` on: out of the files that are here as
+    /// far as they have them, the rest from a peer.
     fn fetch_run(
         &self,
         job: &FetchJob,
@@ -116,63 +124,82 @@ impl Pump {
         if !self.volume.is_wanted(job) {
             return Err(Stopped::Superseded);
         }
-        let offline = || Refusal::Unreachable("no peer is connected".into());
-        let link = self.any_link().ok_or_else(offline)?;
         if !job.transfer.is_planned() {
-            self.plan(job, lane, &link)?;
+            self.plan(job, lane)?;
         }
         let Some(run) = job.transfer.missing_run(offset, max_bytes) else { return Ok(()) };
+        self.volume.fill_from_here(job, &run)?;
+        for part in job.transfer.missing_within(&run) {
+            let room = self.room_for(part.len_bytes)?;
+            let Some(part) = job.transfer.missing_run(part.offset_bytes, room) else { continue };
+            self.fetch_part(job, lane, &part)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes that the disk here has room for, at most `wanted`: what does not fit is not asked for.
+    fn room_for(&self, wanted: u64) -> Result<u64, Stopped> {
+        let Ok(disk) = self.volume.statfs() else { return Ok(wanted) };
+        let free = disk.blocks_available.saturating_mul(disk.fragment_size_bytes);
+        match free.checked_sub(SPARE_BYTES) {
+            Some(room) if room >= wanted.min(CHUNK_MAX_BYTES.into()) => Ok(room.min(wanted)),
+            _ if wanted == 0 => Ok(0),
+            _ => Err(Stopped::Disk(io::ErrorKind::StorageFull.into())),
+        }
+    }
+
+    fn link_for_content(&self) -> Result<Arc<Link>, Stopped> {
+        let offline = || Refusal::Unreachable("no peer is connected".into());
+        Ok(self.any_link().ok_or_else(offline)?)
+    }
+
+    fn fetch_part(&self, job: &FetchJob, lane: Lane, run: &Run) -> Result<(), Stopped> {
+        let (transfer, counts) = (&job.transfer, &self.volume.transfers.counts);
+        let end = run.first + run.count;
         let mut index = run.first;
-        let mut chunk = Vec::with_capacity(job.transfer.chunk_len(index));
+        let mut chunk = Vec::with_capacity(transfer.chunk_len(index));
         let mut refused = false;
-        self.stream(
-            &link,
-            lane,
-            job,
-            run.offset_bytes,
-            run.len_bytes,
-            &mut |mut bytes: &[u8]| {
-                while !bytes.is_empty() {
-                    let (now, rest) = bytes
-                        .split_at(bytes.len().min(job.transfer.chunk_len(index) - chunk.len()));
-                    chunk.extend_from_slice(now);
-                    bytes = rest;
-                    if chunk.len() == job.transfer.chunk_len(index) {
-                        if !job.transfer.put_chunk(index, &chunk)? {
-                            self.volume
-                                .transfers
-                                .counts
-                                .refused_chunks
-                                .fetch_add(1, Ordering::Relaxed);
-                            refused = true;
-                        }
-                        chunk.clear();
-                        index += 1;
-                        if index >= run.first + run.count && !rest.is_empty() {
-                            refused = true;
-                            return Ok(false);
-                        }
-                        self.volume.transfers.progressed();
+        self.stream(job, lane, run.offset_bytes, run.len_bytes, &mut |mut bytes: &[u8]| {
+            while !bytes.is_empty() && index < end {
+                let lacks = transfer.chunk_len(index) - chunk.len();
+                let (now, rest) = bytes.split_at(bytes.len().min(lacks));
+                chunk.extend_from_slice(now);
+                bytes = rest;
+                if chunk.len() == transfer.chunk_len(index) {
+                    if !transfer.put_chunk(index, &chunk)? {
+                        counts.refused_chunks.fetch_add(1, Ordering::Relaxed);
+                        refused = true;
                     }
+                    chunk.clear();
+                    index += 1;
+                    self.volume.transfers.progressed();
                 }
-                Ok(!refused && !self.is_closing())
-            },
-        )?;
-        match refused || index < run.first + run.count {
+            }
+            Ok(!refused && !self.is_closing())
+        })?;
+        match refused || index < end && !self.is_closing() {
             true => Err(Stopped::Corrupt),
             false => Ok(()),
         }
     }
 
-    /// Learns the chunks of a content. Of a small one the bytes themselves tell.
-    fn plan(&self, job: &FetchJob, lane: Lane, link: &Arc<Link>) -> Result<(), Stopped> {
+    /// Learns the chunks of a content: from a file here that has the same, else from a peer. Of a
+    /// small one the bytes themselves tell.
+    fn plan(&self, job: &FetchJob, lane: Lane) -> Result<(), Stopped> {
+        if self.volume.begin_from_here(job)? {
+            return Ok(());
+        }
         let size = job.content.size_bytes;
+        self.room_for(size.min(CHUNK_MAX_BYTES.into()))?;
         if size > chunk::CHUNK_MIN_BYTES as u64 {
+            let link = self.link_for_content()?;
             let manifest = self.runtime.block_on(link.manifest(job.node, job.content))?;
+            let bytes = manifest.chunks.len() * Manifest::RECORD_BYTES;
+            self.volume.transfers.counts.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
             return self.begin(job, manifest);
         }
         let mut bytes = Vec::with_capacity(size as usize);
-        self.stream(link, lane, job, 0, size, &mut |part| {
+        self.stream(job, lane, 0, size, &mut |part| {
             bytes.extend_from_slice(part);
             Ok(bytes.len() as u64 <= size)
         })?;
@@ -193,9 +220,8 @@ impl Pump {
     /// Streams a range; `take` answers whether to go on.
     fn stream(
         &self,
-        link: &Arc<Link>,
-        lane: Lane,
         job: &FetchJob,
+        lane: Lane,
         offset: u64,
         len: u64,
         take: &mut dyn FnMut(&[u8]) -> io::Result<bool>,
@@ -203,7 +229,7 @@ impl Pump {
         if len == 0 {
             return Ok(());
         }
-        let counts = &self.volume.transfers.counts;
+        let (link, counts) = (self.link_for_content()?, &self.volume.transfers.counts);
         let open = link.read(lane, job.node, job.content, offset, len);
         let mut stream = self.runtime.block_on(open)?;
         while let Some(part) = self.runtime.block_on(stream.next()) {

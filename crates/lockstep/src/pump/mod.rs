@@ -19,7 +19,7 @@ mod serve;
 mod ship;
 
 use anyhow::Context;
-use lockstep_core::{PeerId, Slot, VolumeId};
+use lockstep_core::{NodeId, PeerId, Slot, VolumeId};
 use lockstep_disk::PlainDisk;
 use lockstep_disk::state::StateDb;
 use lockstep_net::{Link, Refusal};
@@ -98,6 +98,8 @@ pub struct Pump {
     counters: Counters,
     /// What is wrong with the disk here, if anything.
     problem: Mutex<Option<String>>,
+    /// The file whose content the disk here refused last, until it is there, and why.
+    content_problem: Mutex<Option<(NodeId, String)>>,
     retries: Mutex<Vec<(Instant, lockstep_vfs::FetchJob)>>,
     announcer: lockstep_vfs::Signal,
     closing: AtomicBool,
@@ -128,6 +130,7 @@ impl Pump {
             peers: Mutex::default(),
             counters: Counters::default(),
             problem: Mutex::default(),
+            content_problem: Mutex::default(),
             retries: Mutex::default(),
             announcer: lockstep_vfs::Signal::default(),
             closing: AtomicBool::new(false),
@@ -208,6 +211,31 @@ impl Pump {
         }
     }
 
+    /// The disk here refuses the content of `node`, or does no longer.
+    pub(crate) fn content_problem(&self, node: NodeId, problem: Option<String>) {
+        let mut now = self.content_problem.lock();
+        let since = now.as_ref().map(|(node, _)| *node);
+        match problem {
+            Some(problem) if since.is_none() => {
+                tracing::warn!(volume = %self.spec.id, "{problem}");
+                *now = Some((node, problem));
+            }
+            None if since == Some(node) => {
+                tracing::info!(volume = %self.spec.id, "the disk accepts content again");
+                *now = None;
+            }
+            _ => {}
+        }
+    }
+
+    /// What is wrong with the disk here, of changes and of content.
+    pub(crate) fn disk_problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self.problem.lock().iter().cloned().collect();
+        problems.extend(self.content_problem.lock().iter().map(|(_, problem)| problem.clone()));
+        problems.dedup();
+        problems
+    }
+
     /// What `status` tells.
     pub fn status(&self) -> PumpStatus {
         let volume = self.volume.status();
@@ -216,7 +244,7 @@ impl Pump {
             self.all_peers().iter().map(|peer| self.peer_status(peer, unsent)).collect();
         let out = peers.iter().map(|p| p.pending_changes).max().unwrap_or(0);
         let out_bytes = peers.iter().map(|p| p.pending_bytes).max().unwrap_or(0);
-        let mut problems: Vec<String> = self.problem.lock().iter().cloned().collect();
+        let mut problems = self.disk_problems();
         problems.extend(peers.iter().filter_map(|p| {
             let problem = p.problem.as_ref()?;
             Some(format!("{}: {problem}", p.name))

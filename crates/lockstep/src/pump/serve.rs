@@ -3,8 +3,9 @@
 use super::Pump;
 use bytes::Bytes;
 use lockstep_core::{ContentRef, Manifest, NodeId, PeerId, limits};
+use lockstep_disk::{DiskFile, verify_chunk};
 use lockstep_net::{Ack, Batch, Beat, Hello, Link, PROTOCOL, Refusal, Result};
-use lockstep_vfs::{Incoming, ServeError};
+use lockstep_vfs::{Incoming, ServeError, Served};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,7 +107,10 @@ impl Pump {
         len: u64,
         sink: &mut dyn FnMut(Bytes) -> bool,
     ) -> Result<()> {
-        let file = self.volume.serve(node, content).map_err(refused)?;
+        let Served { file, settled } = self.volume.serve(node, content).map_err(refused)?;
+        if !settled {
+            return self.read_verified(node, content, &*file, (offset, len), sink);
+        }
         let mut at = offset;
         let end = offset.saturating_add(len).min(content.size_bytes);
         while at < end {
@@ -124,13 +128,48 @@ impl Pump {
         Ok(())
     }
 
+    /// Bytes of a content whose file is being written: chunk by chunk, as long as they are those
+    /// that were announced.
+    fn read_verified(
+        &self,
+        node: NodeId,
+        content: ContentRef,
+        file: &dyn DiskFile,
+        (offset, len): (u64, u64),
+        sink: &mut dyn FnMut(Bytes) -> bool,
+    ) -> Result<()> {
+        let manifest = self.volume.manifest(node, content).map_err(refused)?;
+        let end = offset.saturating_add(len);
+        let mut at = 0;
+        for chunk in manifest.chunks {
+            let (start, until) = (at, at + u64::from(chunk.len_bytes));
+            at = until;
+            if until <= offset || start >= end {
+                continue;
+            }
+            let mut bytes = vec![0; chunk.len_bytes as usize];
+            let read = file.read_at(&mut bytes, start).map_err(|error| refused(error.into()))?;
+            if read < bytes.len() || !verify_chunk(&chunk, &bytes) {
+                return Err(Refusal::Gone);
+            }
+            let wanted = Bytes::from(bytes)
+                .slice(offset.saturating_sub(start) as usize..(end.min(until) - start) as usize);
+            for part in wanted.chunks(limits::STREAM_MESSAGE_BYTES) {
+                if !sink(wanted.slice_ref(part)) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What this side's heartbeat says. It calls durable only what is here with all its content.
     pub fn my_beat(&self, id: PeerId) -> Result<Beat> {
         let peer = self.peer(id)?;
         Ok(Beat {
             applied: self.volume.applied(peer.slot),
             durable: peer.complete(),
-            problem: self.problem.lock().clone().unwrap_or_default(),
+            problem: self.disk_problems().into_iter().next().unwrap_or_default(),
             last: self.volume.last(),
         })
     }

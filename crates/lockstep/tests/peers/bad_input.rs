@@ -195,7 +195,7 @@ fn a_port_in_use_at_a_restart_is_reported() {
 }
 
 /// A small filesystem at `b`'s directory.
-fn with_small_disk(size: &str) -> Option<(Pair, SmallDisk)> {
+pub fn with_small_disk(size: &str) -> Option<(Pair, SmallDisk)> {
     let pair = strangers()?;
     mount_tmpfs(&pair.b.backing, &format!("size={size}"));
     let disk = SmallDisk(pair.b.backing.clone());
@@ -204,7 +204,16 @@ fn with_small_disk(size: &str) -> Option<(Pair, SmallDisk)> {
     Some((pair, disk))
 }
 
-struct SmallDisk(std::path::PathBuf);
+/// Gone, with its mount, when dropped.
+pub struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    /// Makes it larger.
+    pub fn grow(&self, size: &str) {
+        let mut grow = Command::new("mount");
+        run(grow.args(["-o", &format!("remount,size={size}")]).arg(&self.0), SOON).success();
+    }
+}
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
@@ -223,7 +232,7 @@ fn full_disk_on_the_receiver() {
     if !has_root("to mount a small filesystem") {
         return;
     }
-    let Some((pair, _disk)) = with_small_disk("8m") else { return };
+    let Some((pair, disk)) = with_small_disk("8m") else { return };
     std::fs::write(pair.a.at("fits"), noise(1, 1 << 20)).unwrap();
     pair.wait();
     std::fs::write(pair.a.at("fits"), noise(2, 1 << 20)).unwrap();
@@ -236,8 +245,7 @@ fn full_disk_on_the_receiver() {
         })
     });
     assert!(std::fs::read(pair.a.at("too-large")).unwrap() == noise(3, 16 << 20));
-    let mut grow = Command::new("mount");
-    run(grow.args(["-o", "remount,size=64m"]).arg(&pair.b.backing), SOON).success();
+    disk.grow("64m");
     pair.identical();
     assert!(std::fs::read(pair.b.at("too-large")).unwrap() == noise(3, 16 << 20));
     assert!(std::fs::read(pair.b.at("fits")).unwrap() == noise(2, 1 << 20));

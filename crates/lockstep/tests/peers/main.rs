@@ -18,5 +18,6 @@ mod names;
 mod ordinary_user;
 mod reader;
 mod restarts;
+mod reuse;
 mod seed_bugs;
 mod trash;

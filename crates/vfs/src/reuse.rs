@@ -1,0 +1,182 @@
+//! Chunks that are here already: a transfer takes them from other files, from the version it
+//! replaces, and from what an interrupted transfer left, before a peer is asked for the rest.
+//!
+//! The state database knows which chunks lie where (`lockstep_disk::state`). It only gives hints:
+//! every chunk is compared with its hash before it counts.
+
+use crate::serve::{holding_of, kept_name};
+use crate::transfer::{FetchJob, InPlace, Piece, Run, Transfer};
+use crate::volume::Volume;
+use lockstep_core::{ContentRef, Manifest, NodeId, limits};
+use lockstep_disk::{DiskFile, Holding, verify_chunk, verify_manifest};
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Places looked at for one chunk.
+const PLACES_MAX: usize = 4;
+/// Files held open while a run of chunks is looked for.
+const SOURCES_MAX: usize = 32;
+
+/// Files opened while looking for chunks; `None` for those that cannot be.
+type Sources = HashMap<Holding, Option<Arc<dyn DiskFile>>>;
+
+impl Volume {
+    /// Remembers what `content` of `node` consists of. Small contents travel with their change and
+    /// need no index.
+    pub(crate) fn hold(&self, node: NodeId, content: &ContentRef, manifest: &Manifest) {
+        if content.size_bytes <= limits::INLINE_CONTENT_MAX_BYTES {
+            return;
+        }
+        if let Err(error) = self.db.hold(Holding::new(node, content), content, manifest) {
+            tracing::debug!(%node, %error, "the chunks of a file are not indexed");
+        }
+    }
+
+    /// The manifest of `content`, if it is known to lie at `holding`.
+    pub(crate) fn held(&self, holding: Holding, content: &ContentRef) -> Option<Manifest> {
+        let (found, manifest) = self.db.held(holding).ok().flatten()?;
+        (found == *content && verify_manifest(&manifest, content)).then_some(manifest)
+    }
+
+    /// `content` is what `node` has from now on: earlier ones, and what was on its way, are
+    /// forgotten.
+    pub(crate) fn settle_holdings(&self, node: NodeId, content: Option<ContentRef>) {
+        let current = content.map(|content| Holding::new(node, &content));
+        for holding in self.db.holdings(node).unwrap_or_default() {
+            if Some(holding) != current {
+                self.drop_holding(holding);
+            }
+        }
+    }
+
+    /// Forgets a content that no file has any more, with what is left of its transfer.
+    pub(crate) fn drop_holding(&self, holding: Holding) {
+        match self.disk.temp_remove(&kept_name(&holding)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::debug!(%error, "the rest of a transfer stays");
+            }
+            _ => {}
+        }
+        if let Err(error) = self.db.release(holding) {
+            tracing::debug!(%error, "the index keeps chunks that are gone");
+        }
+    }
+
+    /// Removes what transfers have left that nothing continues any more.
+    pub(crate) fn sweep_transfers(&self) {
+        for temp in self.transfers.take_left() {
+            if let Err(error) = self.disk.temp_remove(&temp) {
+                tracing::debug!(%error, "the rest of a transfer stays");
+            }
+        }
+        for node in self.transfers.take_idle_superseded() {
+            let content = {
+                let state = self.read_state();
+                let stands = state.replica.tree.node(node).filter(|n| !n.is_unlinked());
+                stands.and_then(|n| n.file()).map(|file| file.content)
+            };
+            self.settle_holdings(node, content);
+        }
+    }
+
+    /// Whether the temporary file `name` may still serve: a content of its file is to come.
+    pub(crate) fn serves_still(&self, name: &str) -> bool {
+        let Some(holding) = holding_of(name) else { return false };
+        let state = self.read_state();
+        let file = state.replica.tree.node(holding.node).and_then(|n| n.file());
+        let serves = file.is_some_and(|file| file.wanted().is_some());
+        serves && self.db.held(holding).is_ok_and(|held| held.is_some())
+    }
+
+    /// A kept file is gone for good.
+    pub(crate) fn kept_gone(&self, name: &str) {
+        if let Some(holding) = holding_of(name) {
+            self.drop_holding(holding);
+        }
+    }
+
+    /// Begins a transfer without asking anybody, if a file here has the same content, or an
+    /// earlier run of this transfer left its plan.
+    pub fn begin_from_here(&self, job: &FetchJob) -> io::Result<bool> {
+        let places = self.db.find_chunk(&job.content.hash.0, PLACES_MAX).unwrap_or_default();
+        for place in places {
+            if let Some(manifest) = self.held(place.holding, &job.content) {
+                if place.holding != Holding::new(job.node, &job.content) {
+                    self.hold(job.node, &job.content, &manifest);
+                }
+                job.transfer.begin(manifest, &*self.disk)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Looks for the chunks of `run` in the files that are here, and takes what it finds.
+    pub fn fill_from_here(&self, job: &FetchJob, run: &Run) -> io::Result<()> {
+        let (mut sources, mut buf) = (Sources::new(), Vec::new());
+        let counts = &self.transfers.counts;
+        for piece in job.transfer.unsought(run) {
+            if self.closing.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let len = u64::from(piece.chunk.len_bytes);
+            match job.transfer.look_in_place(&piece, &mut buf)? {
+                InPlace::Here => {}
+                InPlace::Left => drop(counts.resumed_bytes.fetch_add(len, Ordering::Relaxed)),
+                InPlace::Missing => {
+                    if self.take_from_here(&job.transfer, &piece, &mut sources, &mut buf)? {
+                        counts.reused_bytes.fetch_add(len, Ordering::Relaxed);
+                    }
+                }
+            }
+            self.transfers.progressed();
+        }
+        Ok(())
+    }
+
+    fn take_from_here(
+        &self,
+        transfer: &Transfer,
+        piece: &Piece,
+        sources: &mut Sources,
+        buf: &mut Vec<u8>,
+    ) -> io::Result<bool> {
+        buf.resize(piece.chunk.len_bytes as usize, 0);
+        for place in self.db.find_chunk(&piece.chunk.hash, PLACES_MAX).unwrap_or_default() {
+            if sources.len() >= SOURCES_MAX {
+                sources.clear();
+            }
+            let source = sources.entry(place.holding).or_insert_with(|| self.source(place.holding));
+            let Some(source) = source else { continue };
+            let whole = source.read_at(buf, place.offset_bytes).is_ok_and(|got| got == buf.len());
+            if whole && verify_chunk(&piece.chunk, buf) {
+                return transfer.put_chunk(piece.index, buf);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The file of a holding, wherever it stands: shown, on its way, or kept.
+    fn source(&self, holding: Holding) -> Option<Arc<dyn DiskFile>> {
+        let name = kept_name(&holding);
+        let shown = {
+            let state = self.read_state();
+            let stands = state.replica.tree.node(holding.node);
+            let file = stands.and_then(|n| n.file()).filter(|file| file.resident);
+            file.and_then(|file| {
+                let current = Holding::new(holding.node, &file.content) == holding;
+                current.then(|| state.replica.tree.path(holding.node)).flatten()
+            })
+        };
+        let source = match shown {
+            Some(path) => self.disk.open(&path),
+            None => self.disk.temp_open(&name).or_else(|_| self.disk.keep_open(&name)),
+        };
+        if source.is_err() && self.read_state().replica.tree.node(holding.node).is_none() {
+            self.drop_holding(holding);
+        }
+        source.ok()
+    }
+}

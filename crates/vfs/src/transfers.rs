@@ -1,0 +1,219 @@
+//! All contents on their way to one volume: which are asked for, in what order, and who waits.
+
+use crate::transfer::Transfer;
+use lockstep_core::{ContentRef, NodeId, limits};
+use parking_lot::{Condvar, Mutex};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A read that waits for bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Demand {
+    pub node: NodeId,
+    pub offset: u64,
+}
+
+#[derive(Default)]
+struct Queues {
+    background: VecDeque<NodeId>,
+    demands: VecDeque<Demand>,
+    active: HashMap<NodeId, Arc<Transfer>>,
+    /// Files that a background fetch works on: one at a time, so that no chunk comes twice.
+    claimed: HashSet<NodeId>,
+    /// Files that have temporary files of contents no longer wanted: the chunks in them serve
+    /// their successor.
+    superseded: HashSet<NodeId>,
+    /// Temporary files of small contents no longer wanted, which serve nobody.
+    left: Vec<String>,
+    /// When a peer that can answer was last connected; `None` while one is.
+    offline_since: Option<Option<Instant>>,
+}
+
+impl Queues {
+    /// `transfer` will not be completed: its chunks serve the next content of `node`.
+    fn leave(&mut self, node: NodeId, transfer: &Transfer) {
+        if !transfer.is_planned() {
+            return;
+        }
+        match transfer.content.size_bytes > limits::INLINE_CONTENT_MAX_BYTES {
+            true => drop(self.superseded.insert(node)),
+            false => self.left.push(transfer.temp.clone()),
+        }
+    }
+}
+
+/// All transfers of a volume.
+#[derive(Default)]
+pub struct Transfers {
+    queues: Mutex<Queues>,
+    /// Signalled when anything above changes.
+    changed: Condvar,
+    /// Figures for `status`.
+    pub counts: TransferCounts,
+}
+
+/// What transfers have done since the start.
+#[derive(Default)]
+pub struct TransferCounts {
+    /// Contents fetched and put in place.
+    pub fetched: AtomicU64,
+    /// Bytes received for them.
+    pub received_bytes: AtomicU64,
+    /// Bytes that were here already, in other files or earlier versions.
+    pub reused_bytes: AtomicU64,
+    /// Bytes that an interrupted transfer had left.
+    pub resumed_bytes: AtomicU64,
+    /// Chunks refused because their bytes were not what their hash says.
+    pub refused_chunks: AtomicU64,
+    /// Background fetches under way.
+    pub under_way: AtomicU64,
+    /// Most background fetches under way at one time.
+    pub under_way_peak: AtomicU64,
+}
+
+impl Transfers {
+    pub(crate) fn queue(&self, node: NodeId, first: bool) {
+        let mut queues = self.queues.lock();
+        match first {
+            true => queues.background.push_front(node),
+            false => queues.background.push_back(node),
+        }
+        drop(queues);
+        self.changed.notify_all();
+    }
+
+    /// The transfer of `content` into `node`, begun or continued.
+    pub(crate) fn transfer(&self, node: NodeId, content: ContentRef) -> Arc<Transfer> {
+        let mut queues = self.queues.lock();
+        match queues.active.get(&node) {
+            Some(transfer) if transfer.content == content => transfer.clone(),
+            _ => {
+                let transfer = Arc::new(Transfer::new(node, content));
+                if let Some(old) = queues.active.insert(node, transfer.clone()) {
+                    queues.leave(node, &old);
+                }
+                transfer
+            }
+        }
+    }
+
+    /// Nothing is to be fetched for `node` any more.
+    pub(crate) fn cancel(&self, node: NodeId) {
+        let mut queues = self.queues.lock();
+        if let Some(gone) = queues.active.remove(&node) {
+            queues.leave(node, &gone);
+        }
+        drop(queues);
+        self.changed.notify_all();
+    }
+
+    /// Temporary files of `node` are left of contents that are no longer wanted.
+    pub(crate) fn left_behind(&self, node: NodeId) {
+        self.queues.lock().superseded.insert(node);
+    }
+
+    /// Whether temporary files of `node` are left of contents no longer wanted; not told twice.
+    pub(crate) fn take_superseded(&self, node: NodeId) -> bool {
+        self.queues.lock().superseded.remove(&node)
+    }
+
+    /// Those nodes for which nothing is on its way that the files could serve; not told twice.
+    pub(crate) fn take_idle_superseded(&self) -> Vec<NodeId> {
+        let Queues { superseded, active, .. } = &mut *self.queues.lock();
+        let idle: Vec<_> = superseded.iter().filter(|n| !active.contains_key(n)).copied().collect();
+        superseded.retain(|node| active.contains_key(node));
+        idle
+    }
+
+    /// Temporary files that serve nobody; not told twice.
+    pub(crate) fn take_left(&self) -> Vec<String> {
+        std::mem::take(&mut self.queues.lock().left)
+    }
+
+    /// The transfer of `node` is complete and in place.
+    pub(crate) fn finish(&self, node: NodeId) {
+        self.queues.lock().active.remove(&node);
+        self.changed.notify_all();
+    }
+
+    /// Takes `node` for one background fetch. False if another has it.
+    pub fn claim(&self, node: NodeId) -> bool {
+        self.queues.lock().claimed.insert(node)
+    }
+
+    /// The fetch that claimed it has ended.
+    pub fn release(&self, node: NodeId) {
+        self.queues.lock().claimed.remove(&node);
+    }
+
+    pub(crate) fn next_background(&self, timeout: Duration) -> Option<NodeId> {
+        let mut queues = self.queues.lock();
+        if queues.background.is_empty() {
+            self.changed.wait_for(&mut queues, timeout);
+        }
+        queues.background.pop_front()
+    }
+
+    pub(crate) fn next_demand(&self, timeout: Duration) -> Option<Demand> {
+        let mut queues = self.queues.lock();
+        if queues.demands.is_empty() {
+            self.changed.wait_for(&mut queues, timeout);
+        }
+        queues.demands.pop_front()
+    }
+
+    pub(crate) fn demand(&self, demand: Demand) {
+        let mut queues = self.queues.lock();
+        queues.demands.retain(|d| (d.node, d.offset) != (demand.node, demand.offset));
+        queues.demands.push_back(demand);
+        drop(queues);
+        self.changed.notify_all();
+    }
+
+    /// Something arrived or went: whoever waits looks again.
+    pub fn progressed(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Waits until something arrived or went, at most `timeout`.
+    pub fn wait_progress(&self, timeout: Duration) {
+        let mut queues = self.queues.lock();
+        self.changed.wait_for(&mut queues, timeout);
+    }
+
+    /// Tells whether a peer that can answer is connected.
+    pub fn set_online(&self, online: bool) {
+        let mut queues = self.queues.lock();
+        queues.offline_since = match (online, queues.offline_since) {
+            (true, _) => Some(None),
+            (false, Some(Some(since))) => Some(Some(since)),
+            (false, _) => Some(Some(Instant::now())),
+        };
+        drop(queues);
+        self.changed.notify_all();
+    }
+
+    /// For how long no peer has been connected; zero while one is.
+    pub(crate) fn offline_for(&self, since_start: Instant) -> Duration {
+        match self.queues.lock().offline_since {
+            Some(None) => Duration::ZERO,
+            Some(Some(since)) => since.elapsed(),
+            None => since_start.elapsed(),
+        }
+    }
+
+    /// Every figure with its name.
+    pub fn figures(&self) -> BTreeMap<&'static str, u64> {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        BTreeMap::from([
+            ("contents_fetched", read(&self.counts.fetched)),
+            ("content_bytes_received", read(&self.counts.received_bytes)),
+            ("content_bytes_reused", read(&self.counts.reused_bytes)),
+            ("content_bytes_resumed", read(&self.counts.resumed_bytes)),
+            ("chunks_refused", read(&self.counts.refused_chunks)),
+            ("background_fetches_peak", read(&self.counts.under_way_peak)),
+        ])
+    }
+}
