@@ -1,7 +1,7 @@
 //! Writing down: local changes become numbered log entries, stale rows become fresh ones, in one
 //! atomic step. Only what was written down is shipped or acknowledged.
 
-use crate::errno::{Errno, Result};
+use crate::errno::Result;
 use crate::volume::{OpenError, Volume};
 use lockstep_core::tree::NodeRow;
 use lockstep_core::{Change, Counters, Drained, Perm, Replica, Sequence, Slot, Times, Tree};
@@ -45,7 +45,7 @@ impl Volume {
         while let Some(next) = queue.first() {
             if let Err(error) = self.db.commit(&encode(next)) {
                 tracing::warn!(%error, "cannot write the volume's state");
-                return Err(Errno::NoSpace);
+                return Err(error.into());
             }
             let written = queue.remove(0);
             self.write_state().replica.log.append(written.drained.changes);
@@ -59,7 +59,7 @@ impl Volume {
     pub fn make_durable(&self) -> Result<()> {
         self.commit()?;
         self.disk.sync_all()?;
-        self.db.sync().map_err(|_| Errno::Io)
+        Ok(self.db.sync()?)
     }
 
     /// Log entries after `cursor`, oldest first, for a peer.
@@ -69,7 +69,7 @@ impl Volume {
             return Ok(changes);
         }
         drop(state);
-        let entries = self.db.read_log(cursor.next(), max).map_err(|_| Errno::Io)?;
+        let entries = self.db.read_log(cursor.next(), max)?;
         Ok(entries.into_iter().map_while(|(_, bytes)| postcard::from_bytes(&bytes).ok()).collect())
     }
 
@@ -112,10 +112,10 @@ impl Volume {
             self.disk.keep_remove(&name)?;
             self.kept_gone(&name);
         }
-        let first = self.db.first_log().map_err(|_| Errno::Io)?;
+        let first = self.db.first_log()?;
         if first.is_some_and(|first| first.0 + TRIM_STEP <= through.0) {
             let batch = StateBatch { trim_log_through: Some(through), ..StateBatch::default() };
-            self.db.commit(&batch).map_err(|_| Errno::Io)?;
+            self.db.commit(&batch)?;
         }
         Ok(())
     }

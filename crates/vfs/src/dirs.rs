@@ -56,6 +56,7 @@ impl Volume {
         if let Some(path) = path {
             self.disk.sync_dir(&path)?;
         }
-        self.commit().and_then(|()| self.db.sync().map_err(|_| Errno::Io))
+        self.commit()?;
+        Ok(self.db.sync()?)
     }
 }

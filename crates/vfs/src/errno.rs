@@ -1,5 +1,6 @@
 //! Why a filesystem call failed, as the caller will see it.
 
+use lockstep_disk::StateError;
 use std::io;
 
 /// Result of a filesystem call.
@@ -109,6 +110,12 @@ impl From<io::Error> for Errno {
             Some(raw) => Errno::from_raw(raw),
             None => Errno::Io,
         }
+    }
+}
+
+impl From<StateError> for Errno {
+    fn from(error: StateError) -> Self {
+        error.raw_os_error().map_or(Errno::Io, Errno::from_raw)
     }
 }
 

@@ -416,7 +416,7 @@ impl Volume {
         self.write_state().announce.hasten(handle.open.node, self.now_ms());
         self.work.raise();
         self.commit()?;
-        self.db.sync().map_err(|_| Errno::Io)
+        Ok(self.db.sync()?)
     }
 
     /// Announces a small written file at once, in the caller's thread: it takes less than waking

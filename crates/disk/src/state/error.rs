@@ -118,6 +118,20 @@ impl std::error::Error for Fault {
 }
 
 impl StateError {
+    /// The system's error number, if the system refused: a full disk is `ENOSPC`.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            StateError::Unreadable { source, .. } => source.raw_os_error(),
+            StateError::Corrupt { source, .. }
+            | StateError::Format { source, .. }
+            | StateError::Failed { source, .. } => match &source.0 {
+                Cause::Io(error) => error.raw_os_error(),
+                Cause::Engine(_) | Cause::Shape(_) => None,
+            },
+            StateError::Locked { .. } => None,
+        }
+    }
+
     /// What a fault means when it comes from opening.
     pub(super) fn opening(dir: &Path, fault: Fault) -> StateError {
         let dir = dir.to_owned();

@@ -50,7 +50,10 @@ fn commits_fail_while_the_disk_is_full_and_succeed_afterwards() {
     };
     assert!(matches!(error, StateError::Failed { .. }), "{error}");
     assert!(error.to_string().contains("free space"), "{error}");
-    assert!(db.commit(&big(committed + 1)).is_err(), "the disk is still full");
+    let full = Some(rustix::io::Errno::NOSPC.raw_os_error());
+    assert_eq!(error.raw_os_error(), full);
+    let again = db.commit(&big(committed + 1)).expect_err("the disk is still full");
+    assert_eq!(again.raw_os_error(), full);
 
     fs::remove_file(&ballast).unwrap();
     db.commit(&big(committed + 1)).unwrap();
