@@ -60,6 +60,15 @@ pub enum Request {
         /// Its name, or the beginning of its id.
         volume: String,
     },
+    /// What both sides changed while apart.
+    Conflicts,
+    /// Settle a conflict.
+    Resolve {
+        /// The plain name or the copy, where users see it, absolute.
+        path: PathBuf,
+        /// Which version stays.
+        keep: Side,
+    },
     /// What is in the trash.
     TrashList {
         /// Of one volume (its name, or the beginning of its id), else of all.
@@ -81,6 +90,18 @@ pub enum Request {
     Stop,
     /// The same, but only if nothing is shared.
     StopIfIdle,
+}
+
+/// Whose version of a conflict is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// This machine's; the others go to the trash.
+    Mine,
+    /// The peer's; the others go to the trash.
+    Theirs,
+    /// Both, under the names they have.
+    Both,
 }
 
 /// Where a volume is shown to its user, and where peers reach it.

@@ -1,9 +1,11 @@
 //! A peer's changes take effect: tree first, then disk, then the kernel's caches.
 
+use crate::conflicts::Unmarked;
 use crate::errno::Errno;
 use crate::transfer::Transfer;
 use crate::trash::TrashReason;
 use crate::volume::{State, Volume};
+use crate::xattrs::is_private;
 use lockstep_core::change::RenameTarget;
 use lockstep_core::{Change, Effect, Kind, NodeId, Op, OutOfOrder, Place, Sequence, Slot};
 use lockstep_disk::{RenameMode, XattrFlags, describe_bytes};
@@ -173,7 +175,11 @@ impl Volume {
                 let swapped = self.disk.rename(a_path, b_path, RenameMode::Exchange);
                 ignore(swapped, &[io::ErrorKind::NotFound])
             }
-            Effect::SetAside { copy, from, to, .. } => self.set_aside(state, *copy, from, to),
+            Effect::SetAside { node, copy, from, to, .. } => {
+                self.set_aside(state, *copy, from, to)?;
+                state.unmarked.push(Unmarked { copy: *copy, kept: *node });
+                Ok(())
+            }
             Effect::Perm { node } => self.dress_perm(state, *node),
             Effect::Times { node } => self.dress_times(state, *node),
             Effect::Xattr { node, name } => self.dress_xattr(state, *node, name),
@@ -276,6 +282,9 @@ impl Volume {
     }
 
     fn dress_xattr(&self, state: &State, node: NodeId, name: &[u8]) -> io::Result<()> {
+        if is_private(name) {
+            return Ok(());
+        }
         let Some((path, stands)) = present(state, node) else { return Ok(()) };
         match stands.xattrs.get(name) {
             Some((_, Some(value))) => self.disk.set_xattr(&path, name, value, XattrFlags::Any),

@@ -229,7 +229,7 @@ impl Volume {
         let Some((first, others)) = paths.split_first() else { return Ok(()) };
         self.disk.temp_install(temp, first)?;
         let xattrs = tree.node(node).into_iter().flat_map(|n| &n.xattrs);
-        for (name, (_, value)) in xattrs {
+        for (name, (_, value)) in xattrs.filter(|(name, _)| !crate::xattrs::is_private(name)) {
             if let Some(value) = value {
                 self.disk.set_xattr(first, name, value, XattrFlags::Any)?;
             }

@@ -14,6 +14,7 @@ mod announce;
 mod apply;
 mod attributes;
 mod commit;
+mod conflicts;
 mod dirs;
 mod errno;
 mod files;
@@ -36,6 +37,7 @@ mod volume;
 mod xattrs;
 
 pub use apply::{ApplyError, Incoming};
+pub use conflicts::{Conflict, Keep, ResolveError, Resolved};
 pub use errno::{Errno, Result};
 pub use lockstep_core::Kind;
 pub use lockstep_disk::{DiskUsage, RenameMode};

@@ -226,7 +226,7 @@ impl Volume {
 
     /// A file that is about to lose its last name keeps its bytes where a peer that has not
     /// fetched them yet still finds them.
-    fn keep_bytes(&self, state: &mut State, node: NodeId, path: &Path) -> Result<()> {
+    pub(crate) fn keep_bytes(&self, state: &mut State, node: NodeId, path: &Path) -> Result<()> {
         let Some(file) = state.replica.tree.node(node).filter(|n| n.links.len() == 1) else {
             return Ok(());
         };

@@ -2,19 +2,29 @@
 //! by ordinary changes. Directories are joined entry by entry, equal files become one, and what
 //! differs keeps its conflict name for good.
 
+use crate::conflicts::{Aside, Unmarked};
 use crate::errno::{Errno, Result};
 use crate::volume::{State, Volume};
 use lockstep_core::change::RenameTarget;
-use lockstep_core::{EntryName, NodeId, Op, Place};
+use lockstep_core::tree::InRepository;
+use lockstep_core::{EntryName, NodeId, Op, Place, Slot};
 use lockstep_disk::RenameMode;
 
 impl Volume {
     /// Settles every shadowed name that this replica gave.
     pub(crate) fn settle_own_shadows(&self) {
-        if self.read_state().replica.own_shadows().is_empty() {
-            return;
+        {
+            let state = self.read_state();
+            if state.unmarked.is_empty() && state.replica.own_shadows().is_empty() {
+                return;
+            }
         }
         let mut state = self.write_state();
+        for Unmarked { copy, kept } in std::mem::take(&mut state.unmarked) {
+            if let Err(error) = self.settle_copy(&mut state, copy, kept) {
+                tracing::warn!(%copy, %error, "cannot settle a conflict copy");
+            }
+        }
         for (loser, place, shown) in state.replica.own_shadows() {
             if let Err(error) = self.settle(&mut state, loser, &place, &shown) {
                 tracing::warn!(%loser, %error, "cannot settle a name conflict yet");
@@ -57,8 +67,54 @@ impl Volume {
             return self.give_up(state, loser, at, winner);
         }
         let winner_dir = state.replica.tree.parent(winner);
+        let kept_by = winner_slot(state, winner);
+        if let Some(repository) = state.replica.tree.in_repository(winner_dir) {
+            return self.settle_in_repository(state, loser, at, &repository, (winner, name));
+        }
         let aside = state.replica.tree.free_conflict_name(winner_dir, name, loser);
-        self.move_name(state, loser, at, Place { dir: winner_dir, name: aside })
+        self.move_name(state, loser, at, Place { dir: winner_dir, name: aside })?;
+        self.mark_copy(state, loser, winner, kept_by);
+        Ok(())
+    }
+
+    /// The copy of what a concurrent edit of `kept` overruled is a conflict from now on.
+    fn settle_copy(&self, state: &mut State, copy: NodeId, kept: NodeId) -> Result<()> {
+        let link = |id| state.replica.tree.node(id).and_then(|n| n.links.first()).cloned();
+        let (Some(from), Some(kept_link)) = (link(copy), link(kept)) else { return Ok(()) };
+        match state.replica.tree.in_repository(kept_link.parent) {
+            Some(repository) => {
+                let at = Place { dir: from.parent, name: from.shown };
+                self.settle_in_repository(state, copy, &at, &repository, (kept, &kept_link.shown))
+            }
+            None => {
+                self.mark_copy(state, copy, kept, winner_slot(state, kept));
+                Ok(())
+            }
+        }
+    }
+
+    /// In a git repository `loser` goes where git does not take it for its own.
+    fn settle_in_repository(
+        &self,
+        state: &mut State,
+        loser: NodeId,
+        at: &Place,
+        repository: &InRepository,
+        (winner, name): (NodeId, &EntryName),
+    ) -> Result<()> {
+        let kept_by = winner_slot(state, winner);
+        let path = state.replica.tree.path_in(at.dir, at.name.as_bytes()).ok_or(Errno::NoEntry)?;
+        match self.aside_in_repository(state, loser, &path, repository, name)? {
+            Aside::Place(to) => {
+                self.move_name(state, loser, at, to)?;
+                self.mark_copy(state, loser, winner, kept_by);
+                Ok(())
+            }
+            Aside::Kept => {
+                self.disk.unlink(&path)?;
+                self.drop_name(state, loser, at)
+            }
+        }
     }
 
     fn join_dirs(
@@ -111,7 +167,7 @@ impl Volume {
         self.drop_name(state, loser, at)
     }
 
-    fn drop_name(&self, state: &mut State, node: NodeId, at: &Place) -> Result<()> {
+    pub(crate) fn drop_name(&self, state: &mut State, node: NodeId, at: &Place) -> Result<()> {
         let (_, name) = state.replica.own_name(at.dir, at.name.as_bytes()).ok_or(Errno::NoEntry)?;
         let seen = state.replica.seen(node);
         state.replica.local(Op::Unlink { node, parent: at.dir, name, seen, at: self.now() });
@@ -121,7 +177,13 @@ impl Volume {
     }
 
     /// Moves a name on disk, if it does not stand there already, and in the tree.
-    fn move_name(&self, state: &mut State, node: NodeId, at: &Place, to: Place) -> Result<()> {
+    pub(crate) fn move_name(
+        &self,
+        state: &mut State,
+        node: NodeId,
+        at: &Place,
+        to: Place,
+    ) -> Result<()> {
         let tree = &state.replica.tree;
         let from_path = tree.path_in(at.dir, at.name.as_bytes()).ok_or(Errno::NoEntry)?;
         let to_path = tree.path_in(to.dir, to.name.as_bytes()).ok_or(Errno::NoEntry)?;
@@ -147,4 +209,10 @@ impl Volume {
             cache.invalidate_node(place.dir);
         }
     }
+}
+
+/// Whose version stands under a name: of a file the author of its newest content, else who made it.
+fn winner_slot(state: &State, winner: NodeId) -> Slot {
+    let version = state.replica.tree.node(winner).map(|node| node.content_version());
+    version.map(|v| v.slot).filter(|slot| *slot != Slot(0)).unwrap_or(winner.slot())
 }

@@ -50,6 +50,8 @@ pub enum TrashReason {
     Overwritten,
     /// It was left in a directory that a peer removed, and was not part of the volume.
     LeftOver,
+    /// A conflict was settled in favour of another version.
+    Resolved,
     /// The state of the volume was lost: what is known is the name.
     Unknown,
 }
@@ -62,6 +64,7 @@ impl TrashReason {
             TrashReason::Replaced => "replaced",
             TrashReason::Overwritten => "overwritten",
             TrashReason::LeftOver => "left over",
+            TrashReason::Resolved => "resolved",
             TrashReason::Unknown => "unknown",
         }
     }

@@ -104,6 +104,8 @@ pub(crate) struct State {
     pub effects: std::collections::VecDeque<lockstep_core::Effect>,
     /// Removed files whose bytes a peer may still ask for, by the Lamport time of the removal.
     pub kept: Vec<(u64, String)>,
+    /// Copies of what concurrent edits overruled, to be marked as conflicts.
+    pub unmarked: Vec<crate::conflicts::Unmarked>,
     /// What peers' changes took away.
     pub trash: crate::trash::Trash,
 }
@@ -133,6 +135,7 @@ impl Volume {
             retiring: None,
             effects: Default::default(),
             kept: Vec::new(),
+            unmarked: Vec::new(),
             trash,
         };
         let volume = Arc::new(Volume {

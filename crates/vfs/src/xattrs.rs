@@ -7,8 +7,13 @@ use lockstep_disk::XattrFlags;
 
 const XATTR_CREATE: i32 = 1;
 const XATTR_REPLACE: i32 = 2;
-/// Attributes of the backing tree that are Lockstep's own.
+/// Attributes that are Lockstep's own: nobody sees them, and they are not on disk.
 const PRIVATE_PREFIX: &[u8] = b"user.lockstep.";
+
+/// Whether an attribute is Lockstep's own.
+pub(crate) fn is_private(name: &[u8]) -> bool {
+    name.starts_with(PRIVATE_PREFIX)
+}
 
 impl Volume {
     /// Sets an attribute; `flags` as of setxattr(2).
@@ -34,7 +39,7 @@ impl Volume {
         if name.len() > limits::XATTR_NAME_MAX_BYTES {
             return Err(Errno::Range);
         }
-        if name.starts_with(PRIVATE_PREFIX) {
+        if is_private(name) {
             return Err(Errno::Perm);
         }
         let mut state = self.mutate()?;
@@ -80,6 +85,9 @@ impl Volume {
     pub fn get_xattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>> {
         let state = self.read_state();
         let stands = state.replica.tree.node(node).ok_or(Errno::Stale)?;
+        if is_private(name) {
+            return Err(Errno::NoData);
+        }
         if name.starts_with(b"user.") {
             let value = stands.xattrs.get(name).and_then(|(_, value)| value.clone());
             return value.ok_or(Errno::NoData);
@@ -95,7 +103,7 @@ impl Volume {
         let mut names: Vec<Vec<u8>> = stands
             .xattrs
             .iter()
-            .filter(|(_, (_, value))| value.is_some())
+            .filter(|(name, (_, value))| value.is_some() && !is_private(name))
             .map(|(name, _)| name.clone())
             .collect();
         let below =

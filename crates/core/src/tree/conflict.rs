@@ -47,15 +47,21 @@ pub fn restored_name(name: &EntryName, at: Timespec, attempt: u32) -> EntryName 
 }
 
 /// The name under which a loser is shown until its author gives it a [`conflict_name`]: the same
-/// on every replica, whatever happened to the node meanwhile.
+/// on every replica, whatever happened to the node meanwhile. It ends in `.lock`, so that git takes
+/// it neither for a ref nor for a reflog, wherever it is.
 pub(super) fn shadow_name(name: &EntryName, host: &str, node: NodeId) -> EntryName {
-    marked(name, host, &format!("{:x}", node.0))
+    let suffix = format!(" (conflict from {} {:x}).lock", printable(host), node.0);
+    let stem = name.as_bytes();
+    let stem = &stem[..stem.len().min(EntryName::LEN_MAX_BYTES - suffix.len())];
+    EntryName::new(&[stem, suffix.as_bytes()].concat()).expect("short and without a slash")
 }
 
 fn marked(name: &EntryName, host: &str, mark: &str) -> EntryName {
-    let host: String =
-        host.chars().filter(|c| !matches!(c, '/' | '\0') && !c.is_control()).take(24).collect();
-    with_mark(name, &format!(" (conflict from {host} {mark})"))
+    with_mark(name, &format!(" (conflict from {} {mark})", printable(host)))
+}
+
+fn printable(host: &str) -> String {
+    host.chars().filter(|c| !matches!(c, '/' | '\0') && !c.is_control()).take(24).collect()
 }
 
 /// `suffix` before the extension.

@@ -170,9 +170,17 @@ impl Tree {
             .expect("a directory cannot hold every candidate")
     }
 
-    /// A free conflict name beside the first name of `loser`.
+    /// A free conflict name beside the first name of `loser`; in a git repository one that git
+    /// ignores.
     pub(crate) fn name_beside(&self, loser: NodeId) -> Option<(NodeId, EntryName)> {
         let link = self.nodes.get(&loser)?.links.first()?;
+        if self.in_repository(link.parent).is_some() {
+            let mut name = shadow_name(&link.shown, self.host(loser.slot()), loser);
+            while self.lookup(link.parent, name.as_bytes()).is_some() {
+                name = shadow_name(&name, "", loser);
+            }
+            return Some((link.parent, name));
+        }
         Some((link.parent, self.free_conflict_name(link.parent, &link.shown, loser)))
     }
 

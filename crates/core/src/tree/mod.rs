@@ -11,12 +11,14 @@ mod effect;
 mod links;
 mod node;
 mod rename;
+mod repository;
 mod row;
 
 pub use conflict::{civil, conflict_name, restored_name};
 pub use directory::Directory;
 pub use effect::{Effect, Place};
 pub use node::{FileBody, Incoming, Link, Node, NodeBody, TimesVersion};
+pub use repository::InRepository;
 pub use row::NodeRow;
 
 use crate::attr::{Perm, Times};

@@ -1,5 +1,6 @@
 //! The command line as it is typed.
 
+use crate::control::Side;
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -43,6 +44,8 @@ pub enum Command {
     Wait(Wait),
     /// Print another invite for a volume (each is used once)
     Invite(OneVolume),
+    /// Show what both sides changed while apart, or settle it
+    Conflicts(Conflicts),
     /// Show, restore or remove for good what peers' changes deleted or overwrote here
     Trash(Trash),
     /// Take a volume's mount away until the next `start`; it stays shared
@@ -113,6 +116,27 @@ pub struct Wait {
 pub struct OneVolume {
     /// Its name, or the beginning of its id
     pub volume: String,
+}
+
+/// Arguments of `conflicts`.
+#[derive(Args, Debug)]
+pub struct Conflicts {
+    /// What to do [default: list them]
+    #[command(subcommand)]
+    pub command: Option<ConflictsCommand>,
+}
+
+/// What is done about conflicts.
+#[derive(Subcommand, Debug)]
+pub enum ConflictsCommand {
+    /// Settle the conflict about PATH: one version gets the plain name, the others go to the trash
+    Resolve {
+        /// The plain name, or one copy
+        path: PathBuf,
+        /// Whose version to keep
+        #[arg(long, value_enum, value_name = "SIDE")]
+        keep: Side,
+    },
 }
 
 /// Arguments of `trash`.
@@ -190,6 +214,11 @@ mod tests {
             "lockstep wait --timeout 0.5",
             "lockstep invite v",
             "lockstep unmount v",
+            "lockstep conflicts",
+            "lockstep conflicts --json",
+            "lockstep conflicts resolve p --keep mine",
+            "lockstep conflicts resolve p --keep theirs --json",
+            "lockstep conflicts resolve --keep both p",
             "lockstep trash list",
             "lockstep trash list v --json",
             "lockstep trash restore p",
@@ -209,6 +238,8 @@ mod tests {
             "lockstep share d --listen here",
             "lockstep wait --timeout -1",
             "lockstep wait --timeout never",
+            "lockstep conflicts resolve p",
+            "lockstep conflicts resolve p --keep neither",
             "lockstep trash",
             "lockstep trash restore",
         ] {

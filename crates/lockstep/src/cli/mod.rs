@@ -10,7 +10,7 @@ use crate::daemon::{join, launch, lock, run};
 use crate::demo;
 use crate::errors::{Failure, Outcome};
 use crate::home::Home;
-use args::{Cli, Command, PlaceArgs, TrashCommand};
+use args::{Cli, Command, ConflictsCommand, PlaceArgs, TrashCommand};
 use clap::Parser;
 use clap::error::ErrorKind;
 use output::Output;
@@ -80,6 +80,13 @@ fn dispatch(cli: Cli, output: Output) -> Outcome<ExitCode> {
         Command::Unmount(which) => {
             output.finish(ask(Request::Unmount { volume: which.volume }), text::unmounted)
         }
+        Command::Conflicts(conflicts) => match conflicts.command {
+            None => output.finish(ask(Request::Conflicts), text::conflicts_listed),
+            Some(ConflictsCommand::Resolve { path, keep }) => {
+                let path = located(&path)?;
+                output.finish(ask(Request::Resolve { path, keep }), text::conflict_resolved)
+            }
+        },
         Command::Trash(trash) => match trash.command {
             TrashCommand::List(which) => {
                 output.finish(ask(Request::TrashList { volume: which.volume }), text::trash_listed)

@@ -90,6 +90,40 @@ pub fn status(answer: &Value) -> String {
     out
 }
 
+/// What `conflicts` says.
+pub fn conflicts_listed(answer: &Value) -> String {
+    let mut out = String::new();
+    let volumes = answer["volumes"].as_array().into_iter().flatten();
+    for conflict in volumes.flat_map(|v| v["conflicts"].as_array().into_iter().flatten()) {
+        let whose = |part: &str, host: &str| match conflict["mine"] == part {
+            true => "this machine".to_owned(),
+            false => word(conflict, host).to_owned(),
+        };
+        let _ = writeln!(
+            out,
+            "{}\n  is the version of {}; that of {}, since {}, is\n  {}",
+            word(conflict, "path"),
+            whose("path", "kept_by"),
+            whose("copy", "copy_of"),
+            moment(conflict["time"].as_i64().unwrap_or_default()),
+            word(conflict, "copy"),
+        );
+    }
+    if out.is_empty() {
+        return "No conflicts.\n".to_owned();
+    }
+    out + "\nSettle one with `lockstep conflicts resolve PATH --keep mine|theirs|both`.\n"
+}
+
+/// What `conflicts resolve` says.
+pub fn conflict_resolved(answer: &Value) -> String {
+    let path = word(answer, "path");
+    match answer["discarded"].as_u64() {
+        Some(0) | None => format!("Settled: {path}\n"),
+        Some(n) => format!("Settled: {path}; to the trash: {n}\n"),
+    }
+}
+
 /// What `trash list` says.
 pub fn trash_listed(answer: &Value) -> String {
     let mut out = String::new();

@@ -7,12 +7,13 @@
 //! | [`lock`], [`run`] | the life of the process |
 //! | [`volumes`], [`hosted`], [`record`] | the volumes, one of them, what is remembered of it |
 //! | [`directory`], [`owner`], [`undo`] | which directories may be shared; leaving no halves |
-//! | [`share`], [`join`], [`wait`], [`report`], [`trash`] | the commands |
+//! | [`share`], [`join`], [`wait`], [`report`], [`trash`], [`conflicts`] | the commands |
 //! | [`router`] | what peers ask, passed to the volume it is about |
 //! | [`config`], [`durable`], [`addresses`] | settings, files that survive, our own addresses |
 
 pub mod addresses;
 pub mod config;
+pub mod conflicts;
 pub mod detach;
 pub mod directory;
 pub mod durable;
@@ -113,6 +114,8 @@ impl Daemon {
             Request::Wait { timeout_ms } => wait::wait(self, Duration::from_millis(timeout_ms)),
             Request::Invite { volume } => share::invite_again(self, &volume),
             Request::Unmount { volume } => self.unmount(&volume),
+            Request::Conflicts => conflicts::list(self),
+            Request::Resolve { path, keep } => conflicts::resolve(self, &path, keep),
             Request::TrashList { volume } => trash::list(self, volume.as_deref()),
             Request::TrashRestore { path } => trash::restore(self, &path),
             Request::TrashEmpty { volume } => trash::empty(self, volume.as_deref()),

@@ -50,6 +50,7 @@ fn one(daemon: &Daemon, volume: &Hosted) -> Value {
         "pending_changes": pending_changes,
         "pending_bytes": pending_bytes,
         "problems": problems,
+        "conflicts": volume.pump().map(|pump| pump.volume().conflicts().len()),
         "trash": volume.pump().map(|pump| trash(&pump)),
         "requests": object(volume.requests()),
         "counters": object(counters),

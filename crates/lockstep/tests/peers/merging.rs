@@ -16,7 +16,7 @@ fn contents(side: &Path) -> BTreeSet<Vec<u8>> {
 
 /// Both texts exist, on both sides, and the sides agree.
 #[track_caller]
-fn both_kept(pair: &Pair, texts: [&str; 2]) {
+pub fn both_kept(pair: &Pair, texts: [&str; 2]) {
     pair.identical();
     for side in [&pair.a, &pair.b] {
         let found = contents(side.mnt());
@@ -121,7 +121,7 @@ fn concurrent_creates_of_the_same_name_keep_both() {
 }
 
 /// Lets each side change things while the other is down; then both meet again.
-fn while_apart(pair: &Pair, on_a: impl Fn(&Path), on_b: impl Fn(&Path)) {
+pub fn while_apart(pair: &Pair, on_a: impl Fn(&Path), on_b: impl Fn(&Path)) {
     pair.b.stop();
     on_a(pair.a.mnt());
     pair.a.stop();

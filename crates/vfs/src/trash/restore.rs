@@ -123,7 +123,7 @@ impl Volume {
         Ok(dir)
     }
 
-    fn make_dir(
+    pub(crate) fn make_dir(
         &self,
         state: &mut State,
         parent: NodeId,

@@ -25,6 +25,24 @@ impl Volume {
         }
     }
 
+    /// Removes the file of `node` at `path` on behalf of somebody here who chose another version:
+    /// whatever holds bytes is kept.
+    pub(crate) fn discard_below(
+        &self,
+        state: &mut State,
+        node: NodeId,
+        path: &Path,
+        reason: TrashReason,
+    ) -> io::Result<()> {
+        let stat = self.disk.stat(path)?;
+        let Some(stands) = state.replica.tree.node(node).filter(|_| stat.size_bytes > 0) else {
+            return self.disk.unlink(path);
+        };
+        let shown = (node, stands.perm, stands.times);
+        let entry = self.entry(state, path, &stat, shown, reason);
+        self.move_to_trash(state, path, entry)
+    }
+
     /// Removes the directory at `path`. What stands in it although the volume has nothing there
     /// was put there behind its back: it goes to the trash.
     pub(crate) fn remove_dir_below(&self, state: &mut State, path: &Path) -> io::Result<()> {
