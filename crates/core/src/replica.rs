@@ -74,6 +74,8 @@ pub struct Replica {
     pub log: Log,
     /// Peers that are sending their full state: the next numbered change may jump ahead.
     catching_up: BTreeSet<Slot>,
+    /// What local changes ask of the disk beyond what their author did.
+    consequences: Vec<Effect>,
 }
 
 /// Jump of the clock and the node counter at each start: numbers drawn and lost in a power cut are
@@ -98,6 +100,7 @@ impl Replica {
             counters,
             pending: Vec::new(),
             catching_up: BTreeSet::new(),
+            consequences: Vec::new(),
         }
     }
 
@@ -113,21 +116,68 @@ impl Replica {
     }
 
     /// Stamps, applies and queues an operation whose effect on disk was made already.
+    /// What else the disk has to do then waits in [`Replica::take_consequences`].
     pub fn local(&mut self, op: Op) -> Version {
-        self.counters.lamport += 1;
-        let version = Version { lamport: self.counters.lamport, slot: self.slot };
+        self.settle_places(&op);
+        let version = self.next_version();
         self.enter(op, version);
         version
+    }
+
+    fn next_version(&mut self) -> Version {
+        self.counters.lamport += 1;
+        Version { lamport: self.counters.lamport, slot: self.slot }
+    }
+
+    /// Directories stay where their user sees them: one that stands only because of what is in it,
+    /// or in the root only because of a cycle, is put there for good by a change of its own, before
+    /// `op` takes the reason away.
+    fn settle_places(&mut self, op: &Op) {
+        let (left, moved) = match op {
+            Op::Unlink { node, parent, .. } => (*parent, *node),
+            Op::Rename { node, from, .. } => (from.0, *node),
+            _ => return,
+        };
+        let is_dir = self.tree.node(moved).is_some_and(|node| node.dir().is_some());
+        let mut unsettled: BTreeSet<NodeId> = BTreeSet::new();
+        unsettled.extend(Some(left).filter(|dir| self.tree.is_held_by_entries(*dir)));
+        unsettled.extend(self.tree.displaced().filter(|_| is_dir));
+        for dir in unsettled.into_iter().filter(|dir| *dir != moved) {
+            self.settle_place(dir);
+        }
+    }
+
+    fn settle_place(&mut self, dir: NodeId) {
+        let Some(node) = self.tree.node(dir) else { return };
+        let Some(link) = node.links.first() else { return };
+        let at = self.tree.node(link.parent).map(|dir| dir.times.ctime).unwrap_or_default();
+        let (from, to) = ((link.parent, link.name.clone()), (link.parent, link.shown.clone()));
+        let version = self.next_version();
+        self.enter(Op::Rename { node: dir, from, to, target: RenameTarget::Free, at }, version);
+    }
+
+    /// Effects on disk that follow from local changes since the last call, in order.
+    pub fn take_consequences(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.consequences)
     }
 
     /// Like [`Replica::local`] for what was found in a directory that joins a volume: older than
     /// anything the volume holds, so that the volume's names win.
     pub fn local_found(&mut self, op: Op) {
-        self.enter(op, Version { lamport: 0, slot: self.slot });
+        let taken = match &op {
+            Op::Link { node, parent, name, .. } => self.tree.was_taken(*node, *parent, name),
+            _ => false,
+        };
+        let version = match taken {
+            true => self.next_version(),
+            false => Version { lamport: 0, slot: self.slot },
+        };
+        self.enter(op, version);
     }
 
     fn enter(&mut self, op: Op, version: Version) {
-        self.tree.apply_local(&op, version);
+        let consequences = self.tree.apply_local(&op, version);
+        self.consequences.extend(consequences);
         self.pending.push((op, version));
     }
 
@@ -380,8 +430,12 @@ impl Replica {
         }
     }
 
-    /// The content version of `node` that a removal by this replica has seen.
+    /// What a removal of one name of `node` by this replica has seen: its newest content if it is
+    /// the last name; nothing while others stand, for then the node is not meant to go.
     pub fn seen(&self, node: NodeId) -> Version {
-        self.tree.node(node).map(|n| n.content_version()).unwrap_or_default()
+        match self.tree.node(node) {
+            Some(stands) if stands.links.len() <= 1 => self.tree.seen_version(node),
+            _ => Version::default(),
+        }
     }
 }

@@ -1,33 +1,23 @@
 //! Seeded runs of two replicas of the real core.
 
-#![allow(clippy::print_stdout, reason = "tests report what they measured")]
-
-use lockstep_sim::{Failure, FailureKind, run};
+use lockstep_sim::{Failure, run};
 
 const SEEDS: u64 = 10_000;
 
-fn failures(apart: bool) -> Vec<Failure> {
-    (0..SEEDS).filter_map(|seed| run(seed, apart, &mut |_| ()).err()).collect()
-}
-
-fn none_but_names(apart: bool) {
-    let failures = failures(apart);
-    let worse: Vec<&Failure> =
-        failures.iter().filter(|failure| failure.kind != FailureKind::Differ).collect();
-    assert!(worse.is_empty(), "{worse:?}");
-    // Known and open: a name can end differently on the two sides when one removes or renames a
-    // file that the other renames and edits at the same moment. Both sides keep every content.
-    println!("{} of {SEEDS} seeds end with a name that differs", failures.len());
+fn none_fails(apart: bool) {
+    let failures: Vec<Failure> =
+        (0..SEEDS).filter_map(|seed| run(seed, apart, &mut |_| ()).err()).take(3).collect();
+    assert!(failures.is_empty(), "{failures:?}");
 }
 
 #[test]
-fn no_run_with_changes_in_flight_loses_content_or_breaks_the_tree() {
-    none_but_names(false);
+fn no_run_with_changes_in_flight_fails() {
+    none_fails(false);
 }
 
 #[test]
-fn no_run_apart_loses_content_or_breaks_the_tree() {
-    none_but_names(true);
+fn no_run_apart_fails() {
+    none_fails(true);
 }
 
 #[test]
@@ -40,16 +30,15 @@ fn the_same_seed_gives_the_same_run() {
     assert_eq!(trace(7), trace(7));
 }
 
-/// Seeds that once broke something worse than a name, each after the defect it found.
+/// Seeds that once failed, each after the defect it found.
 #[test]
 fn regressions() {
     // A directory revived below the one that moves into it; a link shown under a taken name;
-    // an exchange of two nodes of one name; a file removed again after its removal was undone.
-    for (seed, apart) in
-        [(37_219, false), (58_604, false), (52_727, false), (58_246, true), (40, false)]
-    {
-        if let Err(failure) = run(seed, apart, &mut |_| ()) {
-            assert_eq!(failure.kind, FailureKind::Differ, "{failure:?}");
-        }
+    // an exchange of two nodes of one name; a file removed again after its removal was undone;
+    // names that differed after a rename, a removal and an edit of one file.
+    let seeds = [(37_219, false), (58_604, false), (52_727, false), (58_246, true), (40, false)];
+    let names = [(105, false), (114, false), (121, false), (14, true), (21, true), (49, true)];
+    for (seed, apart) in seeds.into_iter().chain(names) {
+        run(seed, apart, &mut |_| ()).unwrap_or_else(|failure| panic!("{failure:?}"));
     }
 }

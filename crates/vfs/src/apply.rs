@@ -41,7 +41,7 @@ pub enum ApplyError {
 }
 
 /// What the kernel has to forget.
-enum Stale {
+pub(crate) enum Stale {
     Node(NodeId),
     Entry(Place),
 }
@@ -105,6 +105,7 @@ impl Volume {
             }
             let Ok(effects) = state.replica.apply_remote(peer, &incoming.change) else { continue };
             state.effects.extend(effects);
+            state.effects.extend(state.replica.take_consequences());
             self.finish_effects(state, stale)?;
             if let Some(bytes) = &incoming.inline {
                 let node = incoming.change.op.node();
@@ -136,6 +137,21 @@ impl Volume {
             note_stale(state, &effect, stale);
         }
         Ok(())
+    }
+
+    /// Does on disk what follows from local changes beyond what they did themselves: a name that
+    /// one of them freed goes to the file that waited for it. What the disk refuses stays to be
+    /// done. Answers what the kernel has to forget.
+    pub(crate) fn follow_up(&self, state: &mut State) -> Vec<Stale> {
+        let consequences = state.replica.take_consequences();
+        let mut stale = Vec::new();
+        if !consequences.is_empty() {
+            state.effects.extend(consequences);
+            if let Err(error) = self.finish_effects(state, &mut stale) {
+                tracing::warn!(%error, "the backing tree does not follow yet");
+            }
+        }
+        stale
     }
 
     fn carry_out(&self, state: &mut State, effect: &Effect) -> io::Result<()> {
@@ -348,7 +364,10 @@ impl Volume {
         Ok(())
     }
 
-    fn tell_kernel(&self, stale: Vec<Stale>) {
+    pub(crate) fn tell_kernel(&self, stale: Vec<Stale>) {
+        if stale.is_empty() {
+            return;
+        }
         let Some(cache) = self.cache() else { return };
         for stale in stale {
             match stale {

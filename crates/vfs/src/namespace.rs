@@ -286,30 +286,33 @@ impl Volume {
         let to_path = tree.path_in(to_parent, to_name).ok_or(Errno::NoEntry)?;
         let (_, from_entry) =
             state.replica.own_name(from_parent, from_name).ok_or(Errno::NoEntry)?;
-        let (to_entry, change) = match (mode, target) {
-            (RenameMode::Exchange, Some(other)) => {
-                let (_, name) = state.replica.own_name(to_parent, to_name).ok_or(Errno::NoEntry)?;
-                (name, RenameTarget::Exchanged { node: other })
-            }
-            (_, Some(_)) => {
-                let (_, name) = state.replica.own_name(to_parent, to_name).ok_or(Errno::NoEntry)?;
-                (name, state.replica.rename_target(to_parent, to_name))
-            }
-            (_, None) => (to_entry, RenameTarget::Free),
-        };
+        // What is shown under a conflict name has another one of its own.
+        let aside = state.replica.own_name(to_parent, to_name).filter(|(_, own)| *own != to_entry);
+        let exchange = mode == RenameMode::Exchange && target.is_some();
         let tree = &state.replica.tree;
         let crossed = tree.has_name(node, to_parent, &to_entry)
-            || mode == RenameMode::Exchange
-                && target.is_some_and(|other| tree.has_name(other, from_parent, &from_entry));
+            || target
+                .is_some_and(|other| exchange && tree.has_name(other, from_parent, &from_entry))
+            || exchange && (aside.is_some() || from_entry.as_bytes() != from_name);
         if crossed {
             // Two nodes of one name that wait to be told apart: a moment, at most.
             return Err(Errno::Busy);
         }
+        let change = match target {
+            Some(other) if exchange => RenameTarget::Exchanged { node: other },
+            Some(_) if aside.is_none() => state.replica.rename_target(to_parent, to_name),
+            _ => RenameTarget::Free,
+        };
         if let (Some(replaced), RenameMode::Replace) = (target, mode) {
             self.keep_bytes(&mut state, replaced, &to_path)?;
             self.hold_replaced(&mut state, replaced, &to_path);
         }
         self.disk.rename(&from_path, &to_path, mode)?;
+        if let Some((other, name)) = aside {
+            let seen = state.replica.seen(other);
+            let (parent, at) = (to_parent, self.now());
+            state.replica.local(Op::Unlink { node: other, parent, name, seen, at });
+        }
         state.replica.local(Op::Rename {
             node,
             from: (from_parent, from_entry),

@@ -62,7 +62,7 @@ impl Scan<'_> {
         path: &Path,
         dirs: &mut Vec<(NodeId, PathBuf)>,
     ) -> io::Result<()> {
-        let below: HashMap<Vec<u8>, BackingStat> =
+        let mut below: HashMap<Vec<u8>, BackingStat> =
             self.volume.disk.read_dir(path)?.into_iter().collect();
         let known: Vec<(EntryName, NodeId)> = entries(state, dir);
         for (name, node) in &known {
@@ -71,6 +71,10 @@ impl Scan<'_> {
             if there.is_none_or(|stat| stat.file_type.kind() != kind) {
                 self.gone(state, dir, name, *node);
             }
+        }
+        // A name that is gone may go to another file.
+        if !self.volume.follow_up(state).is_empty() {
+            below = self.volume.disk.read_dir(path)?.into_iter().collect();
         }
         let mut names: Vec<&Vec<u8>> = below.keys().collect();
         names.sort_unstable();

@@ -40,6 +40,11 @@ impl Volume {
         place: &Place,
         shown: &EntryName,
     ) -> Result<()> {
+        if state.replica.own_name(place.dir, shown.as_bytes()) != Some((loser, place.name.clone()))
+        {
+            // What was settled before it has freed the name.
+            return Ok(());
+        }
         let winner = state.child(place.dir, place.name.as_bytes())?;
         let at = Place { dir: place.dir, name: shown.clone() };
         self.join(state, loser, &at, winner, &place.name)
@@ -173,6 +178,7 @@ impl Volume {
         state.replica.local(Op::Unlink { node, parent: at.dir, name, seen, at: self.now() });
         self.after_unlink(state, node);
         self.tell_moved(at);
+        self.tell_kernel(self.follow_up(state));
         Ok(())
     }
 
@@ -200,6 +206,7 @@ impl Volume {
             target: RenameTarget::Free,
             at: self.now(),
         });
+        self.tell_kernel(self.follow_up(state));
         Ok(())
     }
 

@@ -208,7 +208,9 @@ impl Volume {
     /// A local mutation is done: it is pending from now, and the pump hears of it.
     pub(crate) fn mutated(&self, mut state: RwLockWriteGuard<'_, State>) {
         state.pending_since_ms.get_or_insert(self.now_ms());
+        let stale = self.follow_up(&mut state);
         drop(state);
+        self.tell_kernel(stale);
         self.work.raise();
     }
 

@@ -2,8 +2,8 @@
 //! something sensible, and two replicas that have applied the same changes show the same tree.
 
 use super::Tree;
-use super::effect::{Effect, Place};
-use super::node::{Incoming, Link, Node, NodeBody};
+use super::effect::Effect;
+use super::node::{Incoming, Node};
 use crate::attr::{Kind, Perm, Times, Timespec};
 use crate::change::{Body, Change, Op};
 use crate::content::ContentRef;
@@ -13,21 +13,25 @@ use crate::name::EntryName;
 impl Tree {
     /// Applies a peer's change; what disk and kernel have to do follows in the answer.
     pub fn apply_remote(&mut self, change: &Change) -> Vec<Effect> {
-        self.recording = Some(Vec::new());
+        self.is_local = false;
         self.apply(&change.op, change.version);
-        let mut effects = self.recording.take().unwrap_or_default();
+        let mut effects = std::mem::take(&mut self.recorded);
         effects.sort_by_key(Effect::is_about_attributes);
         effects.dedup();
         effects
     }
 
-    /// Applies a change of this replica, whose effects on disk were made already.
-    pub(crate) fn apply_local(&mut self, op: &Op, version: Version) {
-        self.recording = None;
+    /// Applies a change of this replica, whose effects on disk were made already; what else follows
+    /// from it is in the answer: a name that it freed may go to another node.
+    pub(crate) fn apply_local(&mut self, op: &Op, version: Version) -> Vec<Effect> {
+        self.is_local = true;
         self.apply(op, version);
+        let made = |effect: &Effect| effect.is_about_attributes() || effect.is_made_by(op);
+        std::mem::take(&mut self.recorded).into_iter().filter(|effect| !made(effect)).collect()
     }
 
     fn apply(&mut self, op: &Op, version: Version) {
+        self.recorded.clear();
         match op {
             Op::Create { node, parent, name, body, perm, times, xattrs, at } => {
                 let fresh = Fresh { body, perm: *perm, times: *times, xattrs, at: *at };
@@ -62,81 +66,20 @@ impl Tree {
         version: Version,
     ) {
         if self.nodes.contains_key(&id) {
-            return;
+            return self.give_claim(id, (parent, name), version);
         }
         let mut node = Node::new(fresh.body, fresh.perm, fresh.times, version);
         for (name, value) in fresh.xattrs {
             node.xattrs.insert(name.clone(), (version, Some(value.clone())));
         }
-        if self.recording.is_none()
+        if self.is_local
             && let Some(file) = node.file_mut()
         {
             file.resident = true;
         }
         self.nodes.insert(id, node);
-        self.name(id, parent, name, version);
+        self.give_claim(id, (parent, name), version);
         self.touch_dir(parent, fresh.at, version);
-    }
-
-    /// Gives `id` the name (`parent`, `name`), contending for it if it is taken.
-    pub(super) fn name(&mut self, id: NodeId, parent: NodeId, name: &EntryName, version: Version) {
-        let parent = self.living_dir(parent);
-        if let Some(index) = self.link_index(id, parent, name) {
-            let node = self.nodes.get_mut(&id).expect("it has a link");
-            let link = &mut node.links[index];
-            link.version = link.version.max(version);
-            return;
-        }
-        if self.nodes[&id].dir().is_none() && self.nodes[&id].has_lost(parent, name, version) {
-            return;
-        }
-        let shown = self.contend(parent, name, id, version);
-        let existing = self.path(id).filter(|_| id != NodeId::ROOT);
-        self.attach(id, Link { parent, name: name.clone(), shown: shown.clone(), version });
-        let place = Place { dir: parent, name: shown };
-        self.record(|tree| {
-            let path = tree.path_in(place.dir, place.name.as_bytes())?;
-            Some(match existing {
-                Some(existing) => Effect::Linked { node: id, existing, place, path },
-                None => Effect::Made { node: id, place, path },
-            })
-        });
-    }
-
-    /// `dir` if it has a name; else it gets its last one back, for a removed directory in which a
-    /// peer created something meanwhile must not swallow it. Unknown directories become the root.
-    pub(super) fn living_dir(&mut self, dir: NodeId) -> NodeId {
-        match self.nodes.get(&dir) {
-            Some(node) if node.kind() == Kind::Dir => {
-                self.revive(dir);
-                dir
-            }
-            _ => NodeId::ROOT,
-        }
-    }
-
-    /// Gives an unlinked node its last name back. Whether it did.
-    fn revive(&mut self, id: NodeId) -> bool {
-        let last =
-            self.nodes.get(&id).filter(|n| n.is_unlinked()).and_then(|n| n.last_link.clone());
-        let Some(last) = last else { return false };
-        if let Some(node) = self.nodes.get_mut(&id) {
-            node.keep(last.parent, &last.name);
-        }
-        let parent = if self.is_within(last.parent, id) { NodeId::ROOT } else { last.parent };
-        self.name(id, parent, &last.name, last.version);
-        true
-    }
-
-    /// Whether `dir` is `top` or below it.
-    pub(super) fn is_within(&self, dir: NodeId, top: NodeId) -> bool {
-        let mut up = dir;
-        while up != top {
-            let link = self.nodes.get(&up).and_then(|node| node.links.first());
-            let Some(link) = link else { return false };
-            up = link.parent;
-        }
-        true
     }
 
     fn apply_link(
@@ -149,9 +92,18 @@ impl Tree {
         if self.nodes.get(&id).is_none_or(|node| node.kind() == Kind::Dir) {
             return;
         }
-        self.name(id, parent, name, version);
+        self.give_claim(id, (parent, name), version);
         self.touch_ctime(id, at, version);
         self.touch_dir(parent, at, version);
+    }
+
+    /// A new name for `id`, which is shown under it unless a newer change took it.
+    fn give_claim(&mut self, id: NodeId, (parent, name): (NodeId, &EntryName), version: Version) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            let dir = node.dir().is_some();
+            node.claims_mut().give(parent, name, version, dir);
+            self.reconcile(id, None);
+        }
     }
 
     fn apply_unlink(
@@ -164,38 +116,8 @@ impl Tree {
     ) {
         self.touch_dir(parent, at, version);
         self.touch_ctime(id, at, version);
-        if self.survives_removal(id, seen) {
-            return;
-        }
-        if let Some(index) = self.lose(id, parent, name, version) {
-            self.unlink_at(id, index);
-        }
-    }
-
-    /// A change takes a name away from `id`: remembers it, and answers the link to remove, unless
-    /// a newer change gave it back.
-    pub(super) fn lose(
-        &mut self,
-        id: NodeId,
-        parent: NodeId,
-        name: &EntryName,
-        version: Version,
-    ) -> Option<usize> {
-        self.node_mut(id)?.lose(parent, name, version);
-        self.bereft.insert(id);
-        let index = self.link_index(id, parent, name)?;
-        (self.nodes[&id].links[index].version <= version).then_some(index)
-    }
-
-    /// Edit beats delete: the last name of a file stays if its content is newer than what the
-    /// remover saw, and a directory that is not empty here stays.
-    pub(super) fn survives_removal(&self, id: NodeId, seen: Version) -> bool {
-        let Some(node) = self.nodes.get(&id) else { return true };
-        match &node.body {
-            NodeBody::Dir(dir) => !dir.is_empty(),
-            NodeBody::File(file) => node.links.len() == 1 && file.newest_version() > seen,
-            NodeBody::Symlink(_) | NodeBody::Fifo | NodeBody::Socket => false,
-        }
+        self.take_claim(id, &(parent, name.clone()), version, seen);
+        self.reconcile(id, None);
     }
 
     fn apply_perm(&mut self, id: NodeId, perm: Perm, ctime: Timespec, version: Version) {
@@ -234,7 +156,7 @@ impl Tree {
     }
 
     fn apply_content(&mut self, id: NodeId, new: Incoming) {
-        let local = self.recording.is_none();
+        let local = self.is_local;
         let Some(file) = self.nodes.get_mut(&id).and_then(Node::file_mut) else { return };
         if new.version <= file.newest_version() {
             return;
@@ -255,14 +177,16 @@ impl Tree {
             file.show_absent(new.content, new.version);
         }
         let waits = file.incoming.is_some();
-        self.revive(id);
         if !waits {
             self.adopt_attributes(id, &new);
+        }
+        if self.nodes.get(&id).is_some_and(Node::is_unlinked) {
+            self.reconcile(id, None);
         }
         self.record(|_| Some(Effect::Wanted { node: id }));
     }
 
-    fn adopt_attributes(&mut self, id: NodeId, new: &Incoming) {
+    pub(super) fn adopt_attributes(&mut self, id: NodeId, new: &Incoming) {
         let Some(node) = self.node_mut(id) else { return };
         if node.set_perm(new.perm, new.version) {
             self.record(|_| Some(Effect::Perm { node: id }));

@@ -3,6 +3,7 @@
 //! Paths are relative to the volume's root and true at the moment the effect is carried out, if
 //! all effects before it were.
 
+use crate::change::{Op, RenameTarget};
 use crate::content::ContentRef;
 use crate::ids::NodeId;
 use crate::name::EntryName;
@@ -119,6 +120,23 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// Whether the author of `op` made it on disk before recording the change.
+    pub(super) fn is_made_by(&self, op: &Op) -> bool {
+        let other = match op {
+            Op::Rename { target: RenameTarget::Replaced { node, .. }, .. }
+            | Op::Rename { target: RenameTarget::Exchanged { node }, .. } => Some(*node),
+            _ => None,
+        };
+        match self {
+            Effect::Made { node, .. }
+            | Effect::Linked { node, .. }
+            | Effect::Removed { node, .. }
+            | Effect::Moved { node, .. } => *node == op.node() || Some(*node) == other,
+            Effect::Swapped { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether it concerns a node wherever it is, not a name: such effects come after all others,
     /// when every node stands where the tree has it.
     pub(super) fn is_about_attributes(&self) -> bool {

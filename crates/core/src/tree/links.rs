@@ -7,6 +7,9 @@ use super::{Tree, conflict_name};
 use crate::ids::{NodeId, Version};
 use crate::name::EntryName;
 
+/// How many taken conflict names of one link are given back when they become free.
+const CONFLICT_NAMES_AVOIDED_MAX: usize = 8;
+
 impl Tree {
     /// Shows `node` under `shown` in its link's directory.
     pub(super) fn attach(&mut self, id: NodeId, link: Link) {
@@ -18,13 +21,14 @@ impl Tree {
         if link.shown != link.name {
             let place = Place { dir: link.parent, name: link.name.clone() };
             self.shadows.entry(place).or_default().push(id);
+            self.note_avoided(id, &link);
         }
         self.touched.insert(id);
         self.unlinked.remove(&id);
         if let Some(node) = self.nodes.get_mut(&id) {
             node.links.push(link);
-            node.last_link = None;
         }
+        self.compact(id);
     }
 
     /// Takes the link at `index` away from `node`.
@@ -32,14 +36,18 @@ impl Tree {
         self.touched.insert(id);
         let node = self.nodes.get_mut(&id).expect("callers hold an existing node");
         let is_dir = node.dir().is_some();
+        if node.links.len() == 1 {
+            node.claims_mut();
+        }
         let link = node.links.remove(index);
         if node.links.is_empty() {
-            node.last_link = Some(link.clone());
             self.unlinked.insert(id);
+            self.remembering.insert(id);
         }
         if let Some(dir) = self.nodes.get_mut(&link.parent).and_then(super::Node::dir_mut) {
             dir.remove(&link.shown);
             dir.subdirs -= u32::from(is_dir);
+            self.idle.insert(link.parent);
         }
         if link.shown != link.name {
             let place = Place { dir: link.parent, name: link.name.clone() };
@@ -49,6 +57,12 @@ impl Tree {
                     self.shadows.remove(&place);
                 }
             }
+            self.avoided.retain(|avoided, by| {
+                if avoided.dir == link.parent {
+                    by.remove(&(id, link.name.clone()));
+                }
+                !by.is_empty()
+            });
         }
         link
     }
@@ -68,34 +82,42 @@ impl Tree {
         Place { dir: link.parent, name: link.shown.clone() }
     }
 
-    /// Removes the link at `index`, with its effect.
-    pub(super) fn unlink_at(&mut self, id: NodeId, index: usize) {
-        let link = self.nodes[&id].links[index].clone();
-        let is_dir = self.nodes[&id].dir().is_some();
-        let place = self.shown_place(&link);
-        self.record(|tree| {
-            let path = tree.path_in(link.parent, link.shown.as_bytes())?;
-            Some(Effect::Removed { node: id, place, path, is_dir })
-        });
-        self.detach(id, index);
-        if link.shown == link.name {
-            self.promote(&link);
+    /// The name of `freed` was shown and is free again: of the nodes that want it, the newest shows
+    /// it; if none does, a conflict name that had avoided it takes it.
+    pub(super) fn freed(&mut self, freed: &Link) {
+        if freed.shown != freed.name {
+            return;
+        }
+        let place = Place { dir: freed.parent, name: freed.name.clone() };
+        if self.lookup(place.dir, place.name.as_bytes()).is_some() {
+            return;
+        }
+        let ranked = |id: &NodeId| Some((self.claim_version(*id, &place)?, *id));
+        let newest = self.shadows.get(&place).and_then(|ids| ids.iter().filter_map(ranked).max());
+        if let Some((_, id)) = newest
+            && let Some(index) = self.link_index(id, place.dir, &place.name)
+        {
+            return self.show_as(id, index, place.name);
+        }
+        for (id, name) in self.avoided.remove(&place).unwrap_or_default() {
+            if let Some(index) = self.link_index(id, place.dir, &name) {
+                let shown = self.shadow_name(&Place { dir: place.dir, name }, id);
+                self.show_as(id, index, shown);
+            }
         }
     }
 
-    /// The name of `freed` is free again: of the nodes that wanted it, the newest now shows it.
-    pub(super) fn promote(&mut self, freed: &Link) {
-        let place = Place { dir: freed.parent, name: freed.name.clone() };
-        let Some(waiting) = self.shadows.get(&place) else { return };
-        let newest = waiting.iter().max_by_key(|id| {
-            self.link_index(**id, place.dir, &place.name)
-                .map(|index| self.nodes[id].links[index].version)
-        });
-        if let Some(id) = newest.copied()
-            && let Some(index) = self.link_index(id, place.dir, &place.name)
-        {
-            self.show_as(id, index, place.name);
-        }
+    /// Version of the link that gives `id` the name `place`.
+    fn claim_version(&self, id: NodeId, place: &Place) -> Option<Version> {
+        let index = self.link_index(id, place.dir, &place.name)?;
+        Some(self.nodes[&id].links[index].version)
+    }
+
+    /// Whether a node that is not shown under the name `place` would show it rather than `id`.
+    pub(super) fn is_outranked(&self, place: &Place, id: NodeId, version: Version) -> bool {
+        let waiting = self.shadows.get(place).into_iter().flatten();
+        let ranked = |other: &NodeId| Some((self.claim_version(*other, place)?, *other));
+        waiting.filter(|other| **other != id).filter_map(ranked).any(|other| other > (version, id))
     }
 
     /// Records that `node` moves between two shown places, while it still stands at the first.
@@ -128,37 +150,64 @@ impl Tree {
         self.attach(id, Link { shown, ..link });
     }
 
-    /// Moves whatever is shown at (`parent`, `name`) aside if `version` wins the name from it.
-    /// Answers the name under which a link of `version` is to be shown.
-    pub(super) fn contend(
-        &mut self,
-        parent: NodeId,
-        name: &EntryName,
-        id: NodeId,
-        version: Version,
-    ) -> EntryName {
-        let Some(holder) = self.lookup(parent, name.as_bytes()) else { return name.clone() };
-        let holder_link = self.nodes[&holder]
-            .links
-            .iter()
-            .position(|l| l.parent == parent && l.shown == *name)
-            .expect("a shown name has its link");
-        let held = self.nodes[&holder].links[holder_link].version;
-        if version > held {
-            let aside = self.shadow_name(parent, name, holder);
-            self.show_as(holder, holder_link, aside);
-            name.clone()
-        } else {
-            self.shadow_name(parent, name, id)
+    /// The name under which a link of `version` at `place` is to be shown. Whatever is shown there
+    /// moves aside if the link wins the name from it.
+    pub(super) fn contend(&mut self, place: &Place, id: NodeId, version: Version) -> EntryName {
+        let Some((holder, index)) = self.holder(place) else { return place.name.clone() };
+        let link = self.nodes[&holder].links[index].clone();
+        // A conflict name gives way to whoever wants it for a name.
+        if link.name == place.name && (link.version, holder) > (version, id) {
+            return self.shadow_name(place, id);
+        }
+        self.move_aside(holder, index);
+        place.name.clone()
+    }
+
+    /// The link at `index` of `id` has a new version: it may win its name now.
+    pub(super) fn contend_again(&mut self, id: NodeId, index: usize) {
+        let link = self.nodes[&id].links[index].clone();
+        let place = Place { dir: link.parent, name: link.name.clone() };
+        if link.shown != link.name && self.contend(&place, id, link.version) == link.name {
+            let index = self.link_index(id, link.parent, &link.name).expect("it still has it");
+            self.show_as(id, index, link.name);
         }
     }
 
-    fn shadow_name(&self, parent: NodeId, name: &EntryName, loser: NodeId) -> EntryName {
-        let mut shadow = shadow_name(name, self.host(loser.slot()), loser);
-        while self.lookup(parent, shadow.as_bytes()).is_some() {
+    /// The link shown at `place`.
+    fn holder(&self, place: &Place) -> Option<(NodeId, usize)> {
+        let holder = self.lookup(place.dir, place.name.as_bytes())?;
+        let shown = |link: &Link| link.parent == place.dir && link.shown == place.name;
+        Some((holder, self.nodes[&holder].links.iter().position(shown)?))
+    }
+
+    fn move_aside(&mut self, holder: NodeId, index: usize) {
+        let link = &self.nodes[&holder].links[index];
+        let place = Place { dir: link.parent, name: link.name.clone() };
+        let aside = self.shadow_name(&place, holder);
+        self.show_as(holder, index, aside);
+    }
+
+    /// The conflict name of a link that lost `place`: the first of a fixed sequence that nobody
+    /// wants for a name.
+    fn shadow_name(&self, place: &Place, loser: NodeId) -> EntryName {
+        let mut shadow = shadow_name(&place.name, self.host(loser.slot()), loser);
+        while self.lookup(place.dir, shadow.as_bytes()).is_some() {
             shadow = shadow_name(&shadow, "", loser);
         }
         shadow
+    }
+
+    /// Remembers which names the conflict name of `link` avoids.
+    pub(super) fn note_avoided(&mut self, id: NodeId, link: &Link) {
+        let mut shadow = shadow_name(&link.name, self.host(id.slot()), id);
+        for _ in 0..CONFLICT_NAMES_AVOIDED_MAX {
+            if shadow == link.shown {
+                return;
+            }
+            let place = Place { dir: link.parent, name: shadow.clone() };
+            self.avoided.entry(place).or_default().insert((id, link.name.clone()));
+            shadow = shadow_name(&shadow, "", id);
+        }
     }
 
     /// A free name in `parent` that says that `node` lost the name `name`.

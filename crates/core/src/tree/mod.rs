@@ -5,11 +5,14 @@
 //! which name the other stands beside it, is a function of the links alone.
 
 mod apply;
+mod claim;
 mod conflict;
+mod cycles;
 mod directory;
 mod effect;
 mod links;
 mod node;
+mod place;
 mod rename;
 mod repository;
 mod row;
@@ -24,6 +27,7 @@ pub use row::NodeRow;
 use crate::attr::{Perm, Times};
 use crate::change::Body;
 use crate::ids::{NodeId, Slot, Version};
+use crate::name::EntryName;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -37,14 +41,23 @@ pub struct Tree {
     shadows: BTreeMap<Place, Vec<NodeId>>,
     /// Host names for conflict copies.
     hosts: BTreeMap<Slot, String>,
-    /// Nodes that remember names taken from them.
-    bereft: BTreeSet<NodeId>,
+    /// Names that a conflict name would have and somebody has: links to be shown under them once
+    /// they are free.
+    avoided: BTreeMap<Place, BTreeSet<(NodeId, EntryName)>>,
+    /// Directories of a cycle that are shown in the root.
+    displaced: BTreeSet<NodeId>,
+    /// Nodes that remember more of their names than their links say.
+    remembering: BTreeSet<NodeId>,
+    /// Directories that have lost an entry to the change being applied.
+    idle: BTreeSet<NodeId>,
     /// Nodes without a name.
     unlinked: BTreeSet<NodeId>,
     /// Nodes whose rows are stale.
     touched: BTreeSet<NodeId>,
-    /// Effects of the change being applied; `None` for local changes, whose effects were made first.
-    recording: Option<Vec<Effect>>,
+    /// Effects of the change being applied.
+    recorded: Vec<Effect>,
+    /// Whether that change is this replica's own.
+    is_local: bool,
 }
 
 impl Tree {
@@ -55,10 +68,14 @@ impl Tree {
             nodes: HashMap::from([(NodeId::ROOT, root)]),
             shadows: BTreeMap::new(),
             hosts: BTreeMap::new(),
-            bereft: BTreeSet::new(),
+            avoided: BTreeMap::new(),
+            displaced: BTreeSet::new(),
+            remembering: BTreeSet::new(),
+            idle: BTreeSet::new(),
             unlinked: BTreeSet::new(),
             touched: BTreeSet::from([NodeId::ROOT]),
-            recording: None,
+            recorded: Vec::new(),
+            is_local: false,
         }
     }
 
@@ -69,8 +86,8 @@ impl Tree {
         tree.touched.clear();
         for row in rows {
             let (id, node) = (row.node, row.into_node());
-            if !node.lost.is_empty() {
-                tree.bereft.insert(id);
+            if node.history.is_some() {
+                tree.remembering.insert(id);
             }
             tree.nodes.insert(id, node);
         }
@@ -79,7 +96,23 @@ impl Tree {
         for id in ids {
             tree.show_loaded_links(id);
         }
+        tree.find_displaced();
+        tree.find_avoided();
         tree
+    }
+
+    fn find_avoided(&mut self) {
+        let shadows: Vec<(Place, NodeId)> = self
+            .shadows
+            .iter()
+            .flat_map(|(place, ids)| ids.iter().map(|id| (place.clone(), *id)))
+            .collect();
+        for (place, id) in shadows {
+            if let Some(index) = self.link_index(id, place.dir, &place.name) {
+                let link = self.nodes[&id].links[index].clone();
+                self.note_avoided(id, &link);
+            }
+        }
     }
 
     fn show_loaded_links(&mut self, id: NodeId) {
@@ -103,6 +136,7 @@ impl Tree {
         });
         if let Some(node) = self.nodes.get_mut(&id) {
             if links.is_empty() && id != NodeId::ROOT {
+                node.claims_mut();
                 self.unlinked.insert(id);
             }
             node.links = links;
@@ -178,12 +212,12 @@ impl Tree {
         self.unlinked.iter().copied()
     }
 
-    /// Every peer has every change: what was remembered for older ones is not needed any more.
+    /// Every replica has every change: names that were taken need not be remembered any more.
     pub fn forget_lost_names(&mut self) {
-        for id in std::mem::take(&mut self.bereft) {
+        for id in std::mem::take(&mut self.remembering) {
             if let Some(node) = self.nodes.get_mut(&id) {
-                node.lost = Vec::new();
-                self.touched.insert(id);
+                node.forget_taken_names();
+                self.compact(id);
             }
         }
     }
@@ -193,6 +227,8 @@ impl Tree {
         if self.nodes.get(&id).is_some_and(Node::is_unlinked) {
             self.nodes.remove(&id);
             self.unlinked.remove(&id);
+            self.remembering.remove(&id);
+            self.displaced.remove(&id);
             self.touched.insert(id);
         }
     }
@@ -252,11 +288,7 @@ impl Tree {
     }
 
     fn record(&mut self, effect: impl FnOnce(&Tree) -> Option<Effect>) {
-        if self.recording.is_some()
-            && let Some(effect) = effect(self)
-            && let Some(effects) = &mut self.recording
-        {
-            effects.push(effect);
-        }
+        let effect = effect(self);
+        self.recorded.extend(effect);
     }
 }

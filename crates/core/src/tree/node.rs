@@ -1,5 +1,6 @@
 //! One node: the registers that `stat` shows, each with the version that set it.
 
+use super::claim::Claims;
 use super::directory::Directory;
 use crate::attr::{Kind, Perm, Times, Timespec};
 use crate::change::Body;
@@ -24,21 +25,10 @@ pub struct Node {
     pub times_version: TimesVersion,
     /// Extended attributes that replicate; `None` is a removal still remembered.
     pub xattrs: BTreeMap<Vec<u8>, (Version, Option<Vec<u8>>)>,
-    /// The names it has. None: unlinked, kept while open or while a peer may not know yet.
+    /// The names it is shown under. None: unlinked, kept while open or while a peer may not know yet.
     pub links: Vec<Link>,
-    /// The last name it had, once all are gone.
-    pub last_link: Option<Link>,
-    /// Names it has lost, each with the version that took it: an older change of a peer must not
-    /// give them back.
-    pub(super) lost: Vec<LostLink>,
-}
-
-/// A name that was taken away.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct LostLink {
-    pub parent: NodeId,
-    pub name: EntryName,
-    pub version: Version,
+    /// What is known of its names, where that is more than its links say.
+    pub(super) history: Option<Box<Claims>>,
 }
 
 /// Which change set each of a node's times.
@@ -149,27 +139,8 @@ impl Node {
             times_version: TimesVersion { atime: version, mtime: version, ctime: version },
             xattrs: BTreeMap::new(),
             links: Vec::new(),
-            last_link: None,
-            lost: Vec::new(),
+            history: None,
         }
-    }
-
-    /// Remembers that the change `version` took a name away.
-    pub(super) fn lose(&mut self, parent: NodeId, name: &EntryName, version: Version) {
-        match self.lost.iter_mut().find(|l| l.parent == parent && l.name == *name) {
-            Some(lost) => lost.version = lost.version.max(version),
-            None => self.lost.push(LostLink { parent, name: name.clone(), version }),
-        }
-    }
-
-    /// The removal of a name did not count after all.
-    pub(super) fn keep(&mut self, parent: NodeId, name: &EntryName) {
-        self.lost.retain(|l| l.parent != parent || l.name != *name);
-    }
-
-    /// Whether a change newer than `version` took this name away.
-    pub(super) fn has_lost(&self, parent: NodeId, name: &EntryName, version: Version) -> bool {
-        self.lost.iter().any(|l| l.parent == parent && l.name == *name && l.version > version)
     }
 
     /// What the node is.
@@ -186,7 +157,7 @@ impl Node {
     /// `st_nlink`.
     pub fn nlink(&self) -> u32 {
         match &self.body {
-            NodeBody::Dir(_) if self.links.is_empty() && self.last_link.is_some() => 0,
+            NodeBody::Dir(_) if self.is_unlinked() => 0,
             NodeBody::Dir(dir) => 2 + dir.subdirs,
             _ => self.links.len() as u32,
         }
@@ -235,7 +206,7 @@ impl Node {
 
     /// Whether the node has no name any more.
     pub fn is_unlinked(&self) -> bool {
-        self.links.is_empty() && self.last_link.is_some()
+        self.links.is_empty() && self.history.is_some()
     }
 
     /// The version of the newest content known; the default for what has none.

@@ -1,6 +1,7 @@
 //! A node as it is written down: everything but what other rows imply.
 
-use super::node::{FileBody, Link, LostLink, Node, NodeBody, TimesVersion};
+use super::claim::Claims;
+use super::node::{FileBody, Link, Node, NodeBody, TimesVersion};
 use crate::attr::{Perm, Times};
 use crate::ids::{NodeId, Version};
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,7 @@ pub struct NodeRow {
     times: (Times, TimesVersion),
     xattrs: BTreeMap<Vec<u8>, (Version, Option<Vec<u8>>)>,
     links: Vec<Link>,
-    last_link: Option<Link>,
-    lost: Vec<LostLink>,
+    history: Option<Box<Claims>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,8 +45,7 @@ impl NodeRow {
             times: (node.times, node.times_version),
             xattrs: node.xattrs.clone(),
             links: node.links.clone(),
-            last_link: node.last_link.clone(),
-            lost: node.lost.clone(),
+            history: node.history.clone(),
         }
     }
 
@@ -65,8 +64,7 @@ impl NodeRow {
             times_version: self.times.1,
             xattrs: self.xattrs,
             links: self.links,
-            last_link: self.last_link,
-            lost: self.lost,
+            history: self.history,
         }
     }
 }

@@ -1,0 +1,162 @@
+//! What changes have said of a node's names: which were given, which were taken, by which version.
+//! From this alone follows which names the node has, so the order in which changes arrive does not
+//! matter.
+//!
+//! - A file has every name whose newest change gave it. If none is left, the name taken last comes
+//!   back, unless whoever removed the file had seen its newest content (edit beats delete).
+//! - A directory has one name: where the newest move put it. Removed, it stays for as long as
+//!   something is in it.
+
+use super::node::{Node, NodeBody};
+use crate::ids::{NodeId, Version};
+use crate::name::EntryName;
+use serde::{Deserialize, Serialize};
+
+/// One name of a node. A directory has one claim, which moves with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Claim {
+    pub parent: NodeId,
+    pub name: EntryName,
+    /// Newest change that gave the name.
+    pub given: Version,
+    /// Newest change that took it; the default if none did.
+    pub taken: Version,
+}
+
+/// All that is known of a node's names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Claims {
+    pub names: Vec<Claim>,
+    /// Newest content that somebody had seen who removed the node, not just one of its names.
+    pub removed_at: Version,
+}
+
+impl Claim {
+    pub(super) fn stands(&self) -> bool {
+        self.given >= self.taken
+    }
+
+    fn is_at(&self, parent: NodeId, name: &EntryName) -> bool {
+        self.parent == parent && self.name == *name
+    }
+}
+
+impl Claims {
+    /// `version` gives a name.
+    pub(super) fn give(&mut self, parent: NodeId, name: &EntryName, version: Version, dir: bool) {
+        let known = match dir {
+            true => self.names.first_mut(),
+            false => self.names.iter_mut().find(|claim| claim.is_at(parent, name)),
+        };
+        match known {
+            Some(claim) if version > claim.given => {
+                (claim.parent, claim.name, claim.given) = (parent, name.clone(), version);
+            }
+            Some(_) => {}
+            None => self.names.push(Claim {
+                parent,
+                name: name.clone(),
+                given: version,
+                taken: Version::default(),
+            }),
+        }
+    }
+
+    /// `version` takes a name. A directory is removed wherever it is.
+    pub(super) fn take(&mut self, parent: NodeId, name: &EntryName, version: Version, dir: bool) {
+        let known = match dir {
+            true => self.names.first_mut(),
+            false => self.names.iter_mut().find(|claim| claim.is_at(parent, name)),
+        };
+        match known {
+            Some(claim) => claim.taken = claim.taken.max(version),
+            None => self.names.push(Claim {
+                parent,
+                name: name.clone(),
+                given: Version::default(),
+                taken: version,
+            }),
+        }
+    }
+
+    /// The names of a node, not a directory, whose newest content is `content`.
+    pub(super) fn standing(&self, content: Version) -> Vec<&Claim> {
+        let standing: Vec<&Claim> = self.names.iter().filter(|claim| claim.stands()).collect();
+        if !standing.is_empty() || self.removed_at >= content {
+            return standing;
+        }
+        let last = |claim: &&Claim| (claim.taken, claim.parent, claim.name.clone());
+        self.names.iter().max_by_key(last).into_iter().collect()
+    }
+}
+
+impl Node {
+    /// What is known of the node's names; without a history, what its links say.
+    pub(super) fn claims(&self) -> Claims {
+        self.history.as_deref().cloned().unwrap_or_else(|| self.plain_claims())
+    }
+
+    /// The same, to be changed.
+    pub(super) fn claims_mut(&mut self) -> &mut Claims {
+        if self.history.is_none() {
+            self.history = Some(Box::new(self.plain_claims()));
+        }
+        self.history.as_mut().expect("set above")
+    }
+
+    fn plain_claims(&self) -> Claims {
+        let plain = |link: &super::Link| Claim {
+            parent: link.parent,
+            name: link.name.clone(),
+            given: link.version,
+            taken: Version::default(),
+        };
+        Claims { names: self.links.iter().map(plain).collect(), removed_at: Version::default() }
+    }
+
+    /// A directory's place as its authors have it, and whether it stands by itself.
+    pub(super) fn dir_claim(&self) -> Option<(NodeId, EntryName, Version, bool)> {
+        match &self.history {
+            Some(claims) => {
+                let claim = claims.names.first()?;
+                Some((claim.parent, claim.name.clone(), claim.given, claim.stands()))
+            }
+            None => {
+                let link = self.links.first()?;
+                Some((link.parent, link.name.clone(), link.version, true))
+            }
+        }
+    }
+
+    /// Drops what can never matter again. Whether a history is left.
+    pub(super) fn compact_claims(&mut self) -> bool {
+        let content = self.content_version();
+        let is_file = matches!(self.body, NodeBody::File(_));
+        let plain = self.plain_claims();
+        let Some(claims) = &mut self.history else { return false };
+        for claim in claims.names.iter_mut().filter(|claim| claim.stands()) {
+            claim.taken = Version::default();
+        }
+        if is_file && claims.removed_at < content {
+            claims.removed_at = Version::default();
+        }
+        let is_plain = claims.removed_at == Version::default()
+            && claims.names.len() == plain.names.len()
+            && claims.names.iter().all(|claim| plain.names.contains(claim));
+        if is_plain {
+            self.history = None;
+        }
+        self.history.is_some()
+    }
+
+    /// Every replica has every change: names taken once are not given back by an older change. What
+    /// still decides how the node is shown stays.
+    pub(super) fn forget_taken_names(&mut self) {
+        if let Some(claims) = &mut self.history
+            && claims.names.iter().any(Claim::stands)
+        {
+            claims.names.retain(Claim::stands);
+        }
+        self.compact_claims();
+    }
+}
