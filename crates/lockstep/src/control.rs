@@ -60,6 +60,11 @@ pub enum Request {
         /// Its name, or the beginning of its id.
         volume: String,
     },
+    /// Whether the disk below holds what was written.
+    Verify {
+        /// One volume (its name, or the beginning of its id), else all.
+        volume: Option<String>,
+    },
     /// What both sides changed while apart.
     Conflicts,
     /// Settle a conflict.

@@ -33,6 +33,7 @@ mod stand_in;
 mod transfer;
 mod transfers;
 mod trash;
+mod verify;
 mod volume;
 mod xattrs;
 
@@ -48,4 +49,5 @@ pub use signal::Signal;
 pub use transfer::{FetchJob, Run, Transfer};
 pub use transfers::Transfers;
 pub use trash::{RestoreError, TrashItem, TrashLimits, TrashReason, TrashStatus};
+pub use verify::{Difference, Mismatch, Pace, Verified};
 pub use volume::{OpenError, Origin, Volume, VolumeStatus};

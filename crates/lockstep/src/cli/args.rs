@@ -44,6 +44,8 @@ pub enum Command {
     Wait(Wait),
     /// Print another invite for a volume (each is used once)
     Invite(OneVolume),
+    /// Compare the disk here with what was written; exit code 1 if they differ
+    Verify(SomeVolumes),
     /// Show what both sides changed while apart, or settle it
     Conflicts(Conflicts),
     /// Show, restore or remove for good what peers' changes deleted or overwrote here
@@ -214,6 +216,8 @@ mod tests {
             "lockstep wait --timeout 0.5",
             "lockstep invite v",
             "lockstep unmount v",
+            "lockstep verify",
+            "lockstep verify v --json",
             "lockstep conflicts",
             "lockstep conflicts --json",
             "lockstep conflicts resolve p --keep mine",

@@ -80,6 +80,12 @@ fn dispatch(cli: Cli, output: Output) -> Outcome<ExitCode> {
         Command::Unmount(which) => {
             output.finish(ask(Request::Unmount { volume: which.volume }), text::unmounted)
         }
+        Command::Verify(which) => {
+            let outcome = ask(Request::Verify { volume: which.volume });
+            let differ = outcome.as_ref().is_ok_and(|answer| answer["clean"] != true);
+            let ended = output.finish(outcome, text::verified);
+            if differ { ExitCode::FAILURE } else { ended }
+        }
         Command::Conflicts(conflicts) => match conflicts.command {
             None => output.finish(ask(Request::Conflicts), text::conflicts_listed),
             Some(ConflictsCommand::Resolve { path, keep }) => {

@@ -90,6 +90,26 @@ pub fn status(answer: &Value) -> String {
     out
 }
 
+/// What `verify` says.
+pub fn verified(answer: &Value) -> String {
+    let mut out = String::new();
+    for volume in answer["volumes"].as_array().into_iter().flatten() {
+        for difference in volume["differences"].as_array().into_iter().flatten() {
+            let (path, what) = (word(difference, "path"), word(difference, "what"));
+            let _ = writeln!(out, "{path} {what}");
+        }
+        let left_out = volume["left_out"].as_u64().unwrap_or_default();
+        if left_out > 0 {
+            let _ = writeln!(out, "and {left_out} more");
+        }
+        let found = if volume["clean"] == true { "no differences" } else { "differences" };
+        let bytes = size(volume["bytes"].as_u64().unwrap_or_default());
+        let (name, files) = (word(volume, "name"), &volume["files"]);
+        let _ = writeln!(out, "{name}: {found}; {files} files read, {bytes}");
+    }
+    out
+}
+
 /// What `conflicts` says.
 pub fn conflicts_listed(answer: &Value) -> String {
     let mut out = String::new();

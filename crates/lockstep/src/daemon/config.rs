@@ -22,6 +22,8 @@ pub struct Config {
     pub trash_days: Option<u64>,
     /// Share of a disk that the trash of a volume on it takes at most, in percent; 10 if absent.
     pub trash_percent: Option<u64>,
+    /// Seconds between two background checks of a volume; 6 hours if absent.
+    pub verify_pause_s: Option<u64>,
 }
 
 impl Config {
@@ -50,4 +52,10 @@ pub fn trash_limits(home: &Home) -> TrashLimits {
         age_max: config.trash_days.map_or(usual.age_max, days),
         disk_percent_max: config.trash_percent.map_or(usual.disk_percent_max, |p| p.min(100)),
     }
+}
+
+/// Pause between two background checks of a volume.
+pub fn verify_pause(home: &Home) -> Duration {
+    let seconds = Config::load(home).ok().and_then(|config| config.verify_pause_s);
+    Duration::from_secs(seconds.unwrap_or(6 * 3600))
 }

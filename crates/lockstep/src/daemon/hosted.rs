@@ -243,6 +243,7 @@ fn spec(record: &VolumeRecord, home: &Home) -> VolumeSpec {
         state_dir: home.volume(record.id).join("state"),
         slot: record.slot,
         host: super::config::host_name(home),
+        verify_pause: super::config::verify_pause(home),
     }
 }
 

@@ -7,7 +7,7 @@
 //! | [`lock`], [`run`] | the life of the process |
 //! | [`volumes`], [`hosted`], [`record`] | the volumes, one of them, what is remembered of it |
 //! | [`directory`], [`owner`], [`undo`] | which directories may be shared; leaving no halves |
-//! | [`share`], [`join`], [`wait`], [`report`], [`trash`], [`conflicts`] | the commands |
+//! | [`share`], [`join`], [`wait`], [`report`], [`trash`], [`conflicts`], [`verify`] | the commands |
 //! | [`router`] | what peers ask, passed to the volume it is about |
 //! | [`config`], [`durable`], [`addresses`] | settings, files that survive, our own addresses |
 
@@ -29,6 +29,7 @@ pub mod run;
 pub mod share;
 pub mod trash;
 pub mod undo;
+pub mod verify;
 pub mod volumes;
 pub mod wait;
 
@@ -114,6 +115,7 @@ impl Daemon {
             Request::Wait { timeout_ms } => wait::wait(self, Duration::from_millis(timeout_ms)),
             Request::Invite { volume } => share::invite_again(self, &volume),
             Request::Unmount { volume } => self.unmount(&volume),
+            Request::Verify { volume } => verify::verify(self, volume.as_deref()),
             Request::Conflicts => conflicts::list(self),
             Request::Resolve { path, keep } => conflicts::resolve(self, &path, keep),
             Request::TrashList { volume } => trash::list(self, volume.as_deref()),

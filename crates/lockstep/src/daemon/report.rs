@@ -51,9 +51,21 @@ fn one(daemon: &Daemon, volume: &Hosted) -> Value {
         "pending_bytes": pending_bytes,
         "problems": problems,
         "conflicts": volume.pump().map(|pump| pump.volume().conflicts().len()),
+        "verify": volume.pump().map(|pump| checks(&pump)),
         "trash": volume.pump().map(|pump| trash(&pump)),
         "requests": object(volume.requests()),
         "counters": object(counters),
+    })
+}
+
+fn checks(pump: &Pump) -> Value {
+    let checks = pump.checks();
+    json!({
+        "passes": checks.passes,
+        "last": checks.last_unix_secs,
+        "files": checks.last.files,
+        "bytes": checks.last.bytes,
+        "differences": checks.last.differences.len() as u64 + checks.last.left_out,
     })
 }
 

@@ -8,6 +8,7 @@
 //! | [`drive`] | announces written files, numbers changes, retries, makes durable, trims |
 //! | [`ship`] | one a peer: offers the log in batches, as many in flight as may be |
 //! | [`receive`] | one a peer: applies its batches in order |
+//! | [`verify`] | checks the volume against its disk, slowly |
 //! | [`fetch`] | background fetches, and those that a reader waits for |
 
 mod barrier;
@@ -17,6 +18,7 @@ mod peer;
 mod receive;
 mod serve;
 mod ship;
+mod verify;
 
 use anyhow::Context;
 use lockstep_core::{NodeId, PeerId, Slot, VolumeId};
@@ -35,6 +37,7 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 
 pub use lockstep_vfs::Origin as Fresh;
+pub use verify::Checks;
 
 /// What a pump needs to know of its volume.
 #[derive(Clone, Debug)]
@@ -51,6 +54,8 @@ pub struct VolumeSpec {
     pub slot: Slot,
     /// What this machine calls itself.
     pub host: String,
+    /// Pause between two checks of the whole volume.
+    pub verify_pause: std::time::Duration,
 }
 
 /// One peer, for `status`.
@@ -102,6 +107,8 @@ pub struct Pump {
     content_problem: Mutex<Option<(NodeId, String)>>,
     retries: Mutex<Vec<(Instant, lockstep_vfs::FetchJob)>>,
     announcer: lockstep_vfs::Signal,
+    verifier: lockstep_vfs::Signal,
+    checks: Mutex<Checks>,
     closing: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -133,11 +140,14 @@ impl Pump {
             content_problem: Mutex::default(),
             retries: Mutex::default(),
             announcer: lockstep_vfs::Signal::default(),
+            verifier: lockstep_vfs::Signal::default(),
+            checks: Mutex::default(),
             closing: AtomicBool::new(false),
             threads: Mutex::default(),
         });
         pump.start("announce", Pump::announce)?;
         pump.start("drive", Pump::drive)?;
+        pump.start("verify", Pump::verify_slowly)?;
         for _ in 0..lockstep_core::limits::BACKGROUND_FETCHES_MAX {
             pump.start("fetch", Pump::fetch_background)?;
         }
@@ -245,6 +255,7 @@ impl Pump {
         let out = peers.iter().map(|p| p.pending_changes).max().unwrap_or(0);
         let out_bytes = peers.iter().map(|p| p.pending_bytes).max().unwrap_or(0);
         let mut problems = self.disk_problems();
+        problems.extend(self.checks.lock().problem());
         problems.extend(peers.iter().filter_map(|p| {
             let problem = p.problem.as_ref()?;
             Some(format!("{}: {problem}", p.name))
@@ -298,6 +309,7 @@ impl Pump {
         }
         self.volume.stop();
         self.announcer.raise();
+        self.verifier.raise();
         for peer in self.all_peers() {
             peer.retire();
         }

@@ -23,3 +23,4 @@ mod restarts;
 mod reuse;
 mod seed_bugs;
 mod trash;
+mod verify;
