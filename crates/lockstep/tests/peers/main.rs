@@ -15,6 +15,7 @@ mod git_apart;
 mod git_large;
 mod git_small;
 mod latency;
+mod lfs;
 mod merging;
 mod names;
 mod ordinary_user;

@@ -12,13 +12,13 @@ use std::os::unix::fs::MetadataExt;
 const MIB: usize = 1 << 20;
 
 /// A figure of `b`'s volume in `status --json`.
-fn figure(pair: &Pair, name: &str) -> u64 {
+pub fn figure(pair: &Pair, name: &str) -> u64 {
     let volume = pair.b.volume();
     volume["counters"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {volume:#}"))
 }
 
 /// Bytes of content that `b` received while `change` was made on `a` and arrived.
-fn received_by_b(pair: &Pair, change: impl FnOnce()) -> u64 {
+pub fn received_by_b(pair: &Pair, change: impl FnOnce()) -> u64 {
     let before = figure(pair, "content_bytes_received");
     change();
     pair.a.wait();
