@@ -5,7 +5,7 @@
 //! every chunk is compared with its hash before it counts.
 
 use crate::serve::{holding_of, kept_name};
-use crate::transfer::{FetchJob, InPlace, Piece, Run, Transfer};
+use crate::transfer::{FetchJob, InPlace, Piece, Run, Transfer, stores_bytes};
 use crate::volume::Volume;
 use lockstep_core::{ContentRef, Manifest, NodeId, limits};
 use lockstep_disk::{DiskFile, Holding, verify_chunk, verify_manifest};
@@ -14,8 +14,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Places looked at for one chunk.
-const PLACES_MAX: usize = 4;
+/// Places looked at for one chunk: files of the same content may all be on their way.
+const PLACES_MAX: usize = 32;
 /// Files held open while a run of chunks is looked for.
 const SOURCES_MAX: usize = 32;
 
@@ -117,7 +117,8 @@ impl Volume {
     pub fn fill_from_here(&self, job: &FetchJob, run: &Run) -> io::Result<()> {
         let (mut sources, mut buf) = (Sources::new(), Vec::new());
         let counts = &self.transfers.counts;
-        for piece in job.transfer.unsought(run) {
+        let unsought = self.transfers.not_in_flight(job.transfer.unsought(run));
+        for piece in unsought {
             if self.closing.load(Ordering::Relaxed) {
                 return Ok(());
             }
@@ -150,6 +151,9 @@ impl Volume {
             }
             let source = sources.entry(place.holding).or_insert_with(|| self.source(place.holding));
             let Some(source) = source else { continue };
+            if !stores_bytes(&**source, place.offset_bytes, buf.len() as u64) {
+                continue;
+            }
             let whole = source.read_at(buf, place.offset_bytes).is_ok_and(|got| got == buf.len());
             if whole && verify_chunk(&piece.chunk, buf) {
                 return transfer.put_chunk(piece.index, buf);
@@ -161,22 +165,21 @@ impl Volume {
     /// The file of a holding, wherever it stands: shown, on its way, or kept.
     fn source(&self, holding: Holding) -> Option<Arc<dyn DiskFile>> {
         let name = kept_name(&holding);
-        let shown = {
-            let state = self.read_state();
-            let stands = state.replica.tree.node(holding.node);
-            let file = stands.and_then(|n| n.file()).filter(|file| file.resident);
-            file.and_then(|file| {
-                let current = Holding::new(holding.node, &file.content) == holding;
-                current.then(|| state.replica.tree.path(holding.node)).flatten()
-            })
-        };
-        let source = match shown {
-            Some(path) => self.disk.open(&path),
-            None => self.disk.temp_open(&name).or_else(|_| self.disk.keep_open(&name)),
-        };
-        if source.is_err() && self.read_state().replica.tree.node(holding.node).is_none() {
+        // What is put in place between the two looks is found by the second.
+        let under_way = self.shown(holding).or_else(|| self.disk.temp_open(&name).ok());
+        let source =
+            under_way.or_else(|| self.shown(holding)).or_else(|| self.disk.keep_open(&name).ok());
+        if source.is_none() && self.read_state().replica.tree.node(holding.node).is_none() {
             self.drop_holding(holding);
         }
-        source.ok()
+        source
+    }
+
+    fn shown(&self, holding: Holding) -> Option<Arc<dyn DiskFile>> {
+        let state = self.read_state();
+        let file = state.replica.tree.node(holding.node)?.file()?;
+        let shown = file.resident && Holding::new(holding.node, &file.content) == holding;
+        let path = shown.then(|| state.replica.tree.path(holding.node)).flatten()?;
+        self.disk.open(&path).ok()
     }
 }

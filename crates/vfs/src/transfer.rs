@@ -54,6 +54,8 @@ enum Presence {
     Unsought,
     /// It is not in the temporary file, which has a hole there.
     Missing,
+    /// The same, and another transfer is just fetching it.
+    Elsewhere,
     /// It is in the temporary file, verified.
     Here,
 }
@@ -140,34 +142,57 @@ impl Transfer {
         Some(plan.run(first, count))
     }
 
-    /// The parts of `run` that are still not here.
-    pub fn missing_within(&self, run: &Run) -> Vec<Run> {
+    /// Chunks one after the other as runs.
+    pub(crate) fn runs(&self, indices: impl IntoIterator<Item = usize>) -> Vec<Run> {
         let plan = self.plan.lock();
         let Some(plan) = plan.as_ref() else { return Vec::new() };
-        let mut parts: Vec<Run> = Vec::new();
-        for index in (run.first..run.first + run.count).filter(|i| !plan.is_here(*i)) {
-            match parts.last_mut() {
+        let mut runs: Vec<Run> = Vec::new();
+        for index in indices {
+            match runs.last_mut() {
                 Some(last) if last.first + last.count == index => {
                     *last = plan.run(last.first, last.count + 1);
                 }
-                _ => parts.push(plan.run(index, 1)),
+                _ => runs.push(plan.run(index, 1)),
             }
         }
-        parts
+        runs
     }
 
-    /// The chunks of `run` that nobody has looked for.
+    /// The chunks of `run` that are not here.
+    pub(crate) fn missing(&self, run: &Run) -> Vec<Piece> {
+        self.pieces(run, |presence| presence != Presence::Here)
+    }
+
+    /// The chunks of `run` that were looked for and have to come from a peer.
+    pub(crate) fn sought(&self, run: &Run) -> Vec<Piece> {
+        self.pieces(run, |presence| presence == Presence::Missing)
+    }
+
+    /// The chunks of `run` that nobody has looked for, and those that were being fetched elsewhere.
     pub(crate) fn unsought(&self, run: &Run) -> Vec<Piece> {
+        self.pieces(run, |presence| matches!(presence, Presence::Unsought | Presence::Elsewhere))
+    }
+
+    fn pieces(&self, run: &Run, which: impl Fn(Presence) -> bool) -> Vec<Piece> {
         let plan = self.plan.lock();
         let Some(plan) = plan.as_ref() else { return Vec::new() };
         (run.first..run.first + run.count)
-            .filter(|i| plan.chunks[*i] == Presence::Unsought)
+            .filter(|i| which(plan.chunks[*i]))
             .map(|index| Piece {
                 index,
                 chunk: plan.manifest.chunks[index],
                 offset_bytes: plan.offsets[index],
             })
             .collect()
+    }
+
+    /// Another transfer is fetching the chunk.
+    pub(crate) fn is_elsewhere(&self, index: usize) {
+        if let Some(plan) = self.plan.lock().as_mut()
+            && plan.chunks[index] == Presence::Missing
+        {
+            plan.chunks[index] = Presence::Elsewhere;
+        }
     }
 
     /// Looks where the chunk goes: an interrupted transfer may have left it there, and of a hole
@@ -181,7 +206,11 @@ impl Transfer {
                 Some(plan) if plan.chunks[piece.index] == Presence::Unsought => {
                     (plan.file.clone(), plan.resumed)
                 }
-                _ => return Ok(InPlace::Missing),
+                _ => {
+                    drop(plan);
+                    self.mark(piece.index, Presence::Missing);
+                    return Ok(InPlace::Missing);
+                }
             }
         };
         let len = u64::from(piece.chunk.len_bytes);
@@ -199,19 +228,23 @@ impl Transfer {
         Ok(if hole { InPlace::Here } else { InPlace::Missing })
     }
 
+    /// A chunk that is here stays here.
     fn mark(&self, index: usize, presence: Presence) {
-        if let Some(plan) = self.plan.lock().as_mut() {
-            let before = std::mem::replace(&mut plan.chunks[index], presence);
-            let came = before != Presence::Here && presence == Presence::Here;
-            plan.missing -= usize::from(came);
+        if let Some(plan) = self.plan.lock().as_mut()
+            && plan.chunks[index] != Presence::Here
+        {
+            plan.chunks[index] = presence;
+            plan.missing -= usize::from(presence == Presence::Here);
         }
     }
 
     /// Length of chunk `index`.
     pub fn chunk_len(&self, index: usize) -> usize {
-        let plan = self.plan.lock();
-        let chunk = plan.as_ref().and_then(|p| p.manifest.chunks.get(index).copied());
-        chunk.map_or(0, |chunk| chunk.len_bytes as usize)
+        self.chunk(index).map_or(0, |chunk| chunk.len_bytes as usize)
+    }
+
+    pub(crate) fn chunk(&self, index: usize) -> Option<ChunkRef> {
+        self.plan.lock().as_ref()?.manifest.chunks.get(index).copied()
     }
 
     /// Takes a chunk in. False if its bytes are not what the manifest says.
@@ -228,7 +261,7 @@ impl Transfer {
         if !verify_chunk(&chunk, bytes) {
             return Ok(false);
         }
-        if presence == Presence::Missing {
+        if presence != Presence::Unsought {
             write_with_holes(&*file, bytes, offset)?;
             self.mark(index, Presence::Here);
             return Ok(true);
@@ -278,7 +311,7 @@ impl Plan {
 }
 
 /// Whether anything but a hole is stored in the range.
-fn stores_bytes(file: &dyn DiskFile, offset: u64, len: u64) -> bool {
+pub(crate) fn stores_bytes(file: &dyn DiskFile, offset: u64, len: u64) -> bool {
     match file.seek(offset, SeekWhat::Data) {
         Ok(data) => data < offset + len,
         // ENXIO: a hole up to the end.

@@ -1,6 +1,7 @@
 //! All contents on their way to one volume: which are asked for, in what order, and who waits.
 
-use crate::transfer::Transfer;
+use crate::in_flight::{ChunkClaim, InFlight};
+use crate::transfer::{Piece, Run, Transfer};
 use lockstep_core::{ContentRef, NodeId, limits};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -48,6 +49,7 @@ impl Queues {
 #[derive(Default)]
 pub struct Transfers {
     queues: Mutex<Queues>,
+    in_flight: InFlight,
     /// Signalled when anything above changes.
     changed: Condvar,
     /// Figures for `status`.
@@ -136,6 +138,19 @@ impl Transfers {
     pub(crate) fn finish(&self, node: NodeId) {
         self.queues.lock().active.remove(&node);
         self.changed.notify_all();
+    }
+
+    /// The chunks of `run` that are missing and that nobody else is fetching, for one fetch; all
+    /// of them if a reader waits.
+    pub fn claim_chunks(&self, transfer: &Transfer, run: &Run, waited_for: bool) -> ChunkClaim<'_> {
+        match waited_for {
+            true => self.in_flight.share(transfer, run),
+            false => self.in_flight.claim(transfer, run),
+        }
+    }
+
+    pub(crate) fn not_in_flight(&self, pieces: Vec<Piece>) -> Vec<Piece> {
+        self.in_flight.without(pieces)
     }
 
     /// Takes `node` for one background fetch. False if another has it.

@@ -5,7 +5,7 @@ use lockstep_core::Manifest;
 use lockstep_core::limits::CHUNK_MAX_BYTES;
 use lockstep_disk::{chunk, describe_bytes};
 use lockstep_net::{Lane, Link, Refusal};
-use lockstep_vfs::{FetchJob, Run};
+use lockstep_vfs::{ChunkClaim, FetchJob, Run};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,6 +21,8 @@ const DEMAND_RUN_BYTES: u64 = 1024 * 1024;
 /// Left free on the disk here by fetches: what applying changes and the state database need.
 const SPARE_BYTES: u64 = 1024 * 1024;
 const IDLE: Duration = Duration::from_secs(1);
+/// Longest wait for chunks that another transfer is fetching, before looking again.
+const ELSEWHERE_WAIT: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_millis(500);
 /// Pause before a content that the peer no longer has is asked for again: its successor is on the
 /// way.
@@ -129,10 +131,15 @@ impl Pump {
         }
         let Some(run) = job.transfer.missing_run(offset, max_bytes) else { return Ok(()) };
         self.volume.fill_from_here(job, &run)?;
-        for part in job.transfer.missing_within(&run) {
+        let claim =
+            self.volume.transfers.claim_chunks(&job.transfer, &run, lane == Lane::Interactive);
+        for part in &claim.runs {
             let room = self.room_for(part.len_bytes)?;
             let Some(part) = job.transfer.missing_run(part.offset_bytes, room) else { continue };
-            self.fetch_part(job, lane, &part)?;
+            self.fetch_part(job, lane, &part, &claim)?;
+        }
+        if claim.elsewhere && claim.runs.is_empty() {
+            self.volume.transfers.wait_progress(ELSEWHERE_WAIT);
         }
         Ok(())
     }
@@ -153,7 +160,13 @@ impl Pump {
         Ok(self.any_link().ok_or_else(offline)?)
     }
 
-    fn fetch_part(&self, job: &FetchJob, lane: Lane, run: &Run) -> Result<(), Stopped> {
+    fn fetch_part(
+        &self,
+        job: &FetchJob,
+        lane: Lane,
+        run: &Run,
+        claim: &ChunkClaim,
+    ) -> Result<(), Stopped> {
         let (transfer, counts) = (&job.transfer, &self.volume.transfers.counts);
         let end = run.first + run.count;
         let mut index = run.first;
@@ -170,6 +183,7 @@ impl Pump {
                         counts.refused_chunks.fetch_add(1, Ordering::Relaxed);
                         refused = true;
                     }
+                    claim.came(transfer, index);
                     chunk.clear();
                     index += 1;
                     self.volume.transfers.progressed();

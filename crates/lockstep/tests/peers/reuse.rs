@@ -55,6 +55,24 @@ fn copies_insertions_and_moved_parts_cost_almost_nothing_on_the_wire() {
 }
 
 #[test]
+fn files_with_the_same_bytes_that_arrive_together_are_fetched_once() {
+    let pair = connected!();
+    pair.b.stop();
+    let body = noise(19, 24 * MIB);
+    let (first, second) = body.split_at(12 * MIB);
+    for number in 0..6 {
+        fs::write(pair.a.at(format!("same{number}")), &body).unwrap();
+    }
+    fs::write(pair.a.at("twice"), [first, second, first].concat()).unwrap();
+    pair.b.start();
+    pair.reconnected();
+    pair.a.wait();
+    let received = figure(&pair, "content_bytes_received");
+    assert!(received <= (body.len() + 4 * MIB) as u64, "{received} bytes for seven files");
+    pair.identical();
+}
+
+#[test]
 fn small_copies_are_found_too() {
     let pair = connected!();
     let body = noise(13, 50_000);
