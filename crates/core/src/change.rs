@@ -4,6 +4,8 @@ use crate::attr::{Kind, Perm, Times, Timespec};
 use crate::content::ContentRef;
 use crate::ids::{NodeId, Sequence, Version};
 use crate::name::EntryName;
+use crate::seen::Seen;
+use crate::tree::NodeState;
 use serde::{Deserialize, Serialize};
 
 /// One effect, numbered in its author's log and versioned against everything the author had seen.
@@ -118,6 +120,22 @@ pub enum Op {
         /// Permissions after the edit (a write clears setuid and setgid).
         perm: Perm,
     },
+    /// A step of bringing a peer up to date by state, not by the log. Never in a log itself.
+    Exchange(Exchange),
+}
+
+/// The steps of an exchange of state, in their order: one beginning, nodes (directories before
+/// what is in them), removals, one end, whose sequence number is where the log goes on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Exchange {
+    /// What the author had seen at the beginning: whatever of it the author lacks, it removed.
+    Begin(Seen),
+    /// A node that differs, as the author has it.
+    Node(Box<NodeState>),
+    /// A node that the author knew and removed.
+    Gone(NodeId),
+    /// Everything was said.
+    End,
 }
 
 /// What only one kind of node has.
@@ -178,7 +196,10 @@ impl Op {
             | Op::SetPerm { node, .. }
             | Op::SetTimes { node, .. }
             | Op::SetXattr { node, .. }
-            | Op::Content { node, .. } => *node,
+            | Op::Content { node, .. }
+            | Op::Exchange(Exchange::Gone(node)) => *node,
+            Op::Exchange(Exchange::Node(state)) => state.node,
+            Op::Exchange(Exchange::Begin(_) | Exchange::End) => NodeId::ROOT,
         }
     }
 
@@ -188,6 +209,7 @@ impl Op {
             Op::Create { body: Body::File(content), .. } | Op::Content { content, .. } => {
                 Some(*content)
             }
+            Op::Exchange(Exchange::Node(state)) if !state.removed => state.content(),
             _ => None,
         }
     }

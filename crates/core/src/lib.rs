@@ -7,7 +7,9 @@
 
 pub mod announce;
 pub mod attr;
+pub mod branch;
 pub mod change;
+pub mod compare;
 pub mod content;
 pub mod ids;
 pub mod limits;
@@ -15,13 +17,18 @@ pub mod log;
 pub mod name;
 mod outbox;
 pub mod replica;
+pub mod seen;
+pub mod spans;
 pub mod tree;
 
 pub use announce::Announcements;
 pub use attr::{Kind, Perm, Times, Timespec};
+pub use branch::LogCursor;
 pub use change::{Change, Op};
+pub use compare::{Comparison, DigestIndex, NodeRange, Part, Summary};
 pub use content::{ChunkRef, ContentHash, ContentRef, Manifest};
 pub use ids::{NodeId, PeerId, Sequence, Slot, Version, VolumeId};
 pub use name::{EntryName, NameError};
-pub use replica::{Counters, Drained, OutOfOrder, Replica};
+pub use replica::{Counters, Drained, Met, OutOfOrder, Plan, Replica, Start};
+pub use seen::Seen;
 pub use tree::{Effect, Place, Tree};

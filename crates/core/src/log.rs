@@ -33,9 +33,10 @@ impl Log {
         Log { recent: VecDeque::new(), before, acked: BTreeMap::new() }
     }
 
-    /// Adds changes that were written down.
+    /// Adds changes that were written down. Those from before a [`Log::jump`] are not offered.
     pub fn append(&mut self, changes: impl IntoIterator<Item = Change>) {
-        self.recent.extend(changes);
+        let last = self.last();
+        self.recent.extend(changes.into_iter().filter(|change| change.seq > last));
         while self.recent.len() > RECENT_CHANGES_MAX {
             self.before = self.recent.pop_front().map_or(self.before, |c| c.seq);
         }
@@ -52,9 +53,29 @@ impl Log {
         Some(self.recent.iter().skip(skip).take(max).cloned().collect())
     }
 
+    /// The log goes on after `number`; nothing before it is offered any more.
+    pub fn jump(&mut self, number: Sequence) {
+        self.recent.clear();
+        self.before = number;
+    }
+
+    /// A peer opens a session with the log up to `applied`, which may be less than it had: its
+    /// state may have been put back.
+    pub fn meet(&mut self, peer: Slot, applied: Sequence) {
+        let acked = self.acked.entry(peer).or_default();
+        acked.applied = applied;
+        acked.durable = acked.durable.min(applied);
+        acked.complete = acked.complete.min(applied);
+    }
+
     /// A peer is known: nothing it lacks is trimmed.
     pub fn add_peer(&mut self, peer: Slot) {
         self.acked.entry(peer).or_default();
+    }
+
+    /// Number of peers known.
+    pub fn peers(&self) -> usize {
+        self.acked.len()
     }
 
     /// Records a peer's acknowledgement; cursors only move forward.

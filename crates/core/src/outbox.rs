@@ -90,9 +90,11 @@ fn dirs_of(op: &Op) -> impl Iterator<Item = NodeId> {
             [Some(*parent), None]
         }
         Op::Rename { from, to, .. } => [Some(from.0), Some(to.0)],
-        Op::SetPerm { .. } | Op::SetTimes { .. } | Op::SetXattr { .. } | Op::Content { .. } => {
-            [None, None]
-        }
+        Op::SetPerm { .. }
+        | Op::SetTimes { .. }
+        | Op::SetXattr { .. }
+        | Op::Content { .. }
+        | Op::Exchange(_) => [None, None],
     };
     dirs.into_iter().flatten()
 }

@@ -4,13 +4,20 @@
 //! [`Replica::apply_remote`]; [`Replica::drain`] hands out what must be written down, numbered, and
 //! only what was written down is offered to peers.
 
-use crate::attr::{Perm, Times, Timespec};
+mod catch_up;
+
+pub use catch_up::{Met, Plan, Start};
+
+use crate::branch::{Branch, LogCursor};
 use crate::change::{Body, Change, Op, RenameTarget};
+use crate::content::ContentRef;
 use crate::ids::{NodeId, Sequence, Slot, Version};
 use crate::log::Log;
 use crate::name::EntryName;
 use crate::outbox::{self, Pending};
+use crate::seen::Seen;
 use crate::tree::{Effect, Node, NodeRow, Place, Tree};
+use catch_up::CatchUp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,8 +46,14 @@ pub struct Counters {
     pub node: u64,
     /// Last change numbered in the own log.
     pub last: Sequence,
-    /// Per peer: last change of its log applied here.
-    pub applied: BTreeMap<Slot, Sequence>,
+    /// Per peer: how far its log is applied here.
+    pub applied: BTreeMap<Slot, LogCursor>,
+    /// The runs that numbered the own log.
+    pub branch: Branch,
+    /// What this replica has seen of everybody's work.
+    pub seen: Seen,
+    /// The state was lost: what the backing tree holds is a peer's until that peer has told.
+    pub lost: bool,
 }
 
 /// What is to be written down in one atomic step.
@@ -72,10 +85,15 @@ pub struct Replica {
     pending: Pending,
     /// Numbered changes that peers may still need.
     pub log: Log,
-    /// Peers that are sending their full state: the next numbered change may jump ahead.
-    catching_up: BTreeSet<Slot>,
     /// What local changes ask of the disk beyond what their author did.
     consequences: Vec<Effect>,
+    /// Peers that are bringing this replica up to date by state.
+    catching_up: BTreeMap<Slot, CatchUp>,
+    /// Peers that have yet to tell what of the backing tree is theirs: this replica's state is
+    /// older than what they know, or gone.
+    adopting: BTreeSet<Slot>,
+    /// The counters when this run started: what is drawn is seen from here on.
+    started: (u64, u64),
 }
 
 /// Jump of the clock and the node counter at each start: numbers drawn and lost in a power cut are
@@ -92,6 +110,7 @@ impl Replica {
             node: counters.node.max(1) + stride,
             ..counters
         };
+        let started = (counters.node, counters.lamport);
         Replica {
             slot,
             tree,
@@ -99,8 +118,10 @@ impl Replica {
             written: Counters::default(),
             counters,
             pending: Vec::new(),
-            catching_up: BTreeSet::new(),
             consequences: Vec::new(),
+            catching_up: BTreeMap::new(),
+            adopting: BTreeSet::new(),
+            started,
         }
     }
 
@@ -112,6 +133,8 @@ impl Replica {
     /// Draws the id of a new node.
     pub fn new_node(&mut self) -> NodeId {
         self.counters.node += 1;
+        let seen = self.counters.seen.nodes.entry(self.slot).or_default();
+        seen.add(self.started.0, self.counters.node);
         NodeId::new(self.slot, self.counters.node)
     }
 
@@ -126,6 +149,8 @@ impl Replica {
 
     fn next_version(&mut self) -> Version {
         self.counters.lamport += 1;
+        let seen = self.counters.seen.versions.entry(self.slot).or_default();
+        seen.add(self.started.1, self.counters.lamport);
         Version { lamport: self.counters.lamport, slot: self.slot }
     }
 
@@ -162,8 +187,14 @@ impl Replica {
     }
 
     /// Like [`Replica::local`] for what was found in a directory that joins a volume: older than
-    /// anything the volume holds, so that the volume's names win.
+    /// anything the volume holds, so that the volume's names win. With lost state it is not even a
+    /// change: peers hear of it by state, once they have told what of it is theirs.
     pub fn local_found(&mut self, op: Op) {
+        if self.counters.lost {
+            let version = Version { lamport: 0, slot: self.slot };
+            let consequences = self.tree.apply_local(&op, version);
+            return self.consequences.extend(consequences);
+        }
         let taken = match &op {
             Op::Link { node, parent, name, .. } => self.tree.was_taken(*node, *parent, name),
             _ => false,
@@ -193,6 +224,11 @@ impl Replica {
 
     /// Last change of `peer` applied here.
     pub fn applied(&self, peer: Slot) -> Sequence {
+        self.cursor(peer).seq
+    }
+
+    /// How far the log of `peer` is applied here, and which of its logs.
+    pub fn cursor(&self, peer: Slot) -> LogCursor {
         self.counters.applied.get(&peer).copied().unwrap_or_default()
     }
 
@@ -214,15 +250,6 @@ impl Replica {
     /// Highest Lamport time seen or drawn.
     pub fn lamport(&self) -> u64 {
         self.counters.lamport
-    }
-
-    /// A peer remembers more of this log than this replica does (it lost its tail in a power cut):
-    /// numbers up to `known` are spent.
-    pub fn skip_past(&mut self, known: Sequence) {
-        if known > self.counters.last {
-            self.counters.last = known;
-            self.log = Log::starting_after(known);
-        }
     }
 
     /// Numbers everything pending, but for what came and went meanwhile, and takes all stale rows.
@@ -258,10 +285,9 @@ impl Replica {
     /// Checks that `change` is the next one of `peer`.
     pub fn expects(&self, peer: Slot, change: &Change) -> Result<(), OutOfOrder> {
         let expected = self.applied(peer).next();
-        let jump = self.catching_up.contains(&peer);
         match change.seq {
-            Sequence(0) => Ok(()),
-            got if got == expected || (jump && got > expected) => Ok(()),
+            _ if matches!(change.op, Op::Exchange(_)) => Ok(()),
+            got if got == expected => Ok(()),
             got if got < expected => Err(OutOfOrder::Duplicate(got)),
             got => Err(OutOfOrder::Gap { expected, got }),
         }
@@ -271,14 +297,17 @@ impl Replica {
     pub fn apply_remote(&mut self, peer: Slot, change: &Change) -> Result<Vec<Effect>, OutOfOrder> {
         self.expects(peer, change)?;
         self.counters.lamport = self.counters.lamport.max(change.version.lamport);
+        if let Op::Exchange(step) = &change.op {
+            return Ok(self.catch_up(peer, change, step));
+        }
         let mut effects = self.set_aside_overruled(change);
         effects.extend(self.tree.apply_remote(change));
-        if change.seq == Sequence(0) {
-            self.catching_up.insert(peer);
-        } else {
-            self.catching_up.remove(&peer);
-            self.counters.applied.insert(peer, change.seq);
-        }
+        let made = match &change.op {
+            Op::Create { node, .. } => Some(*node),
+            _ => None,
+        };
+        self.counters.seen.applied(change.version, made);
+        self.counters.applied.entry(peer).or_default().seq = change.seq;
         Ok(effects)
     }
 
@@ -286,15 +315,26 @@ impl Replica {
     /// become a file of their own first.
     fn set_aside_overruled(&mut self, change: &Change) -> Vec<Effect> {
         let Op::Content { node, base, content, .. } = &change.op else { return Vec::new() };
-        let Some(stands) = self.tree.node(*node).filter(|n| !n.is_unlinked()) else {
+        let seen = |version: Version| version == *base;
+        self.set_aside_unseen(*node, *content, change.version, &seen)
+    }
+
+    fn set_aside_unseen(
+        &mut self,
+        node: NodeId,
+        content: ContentRef,
+        version: Version,
+        seen: &dyn Fn(Version) -> bool,
+    ) -> Vec<Effect> {
+        let Some(stands) = self.tree.node(node).filter(|n| !n.is_unlinked()) else {
             return Vec::new();
         };
         let overruled = stands.file().is_some_and(|file| {
             file.version.slot == self.slot
                 && file.incoming.is_none()
-                && file.version != *base
-                && change.version > file.version
-                && file.content != *content
+                && !seen(file.version)
+                && version > file.version
+                && file.content != content
                 && file.content.size_bytes > 0
                 && file.resident
                 && !file.dirty
@@ -302,7 +342,7 @@ impl Replica {
         if !overruled {
             return Vec::new();
         }
-        self.keep_copy(*node).into_iter().collect()
+        self.keep_copy(node).into_iter().collect()
     }
 
     fn keep_copy(&mut self, node: NodeId) -> Option<Effect> {
@@ -337,89 +377,6 @@ impl Replica {
         let links = &self.tree.node(node)?.links;
         let link = links.iter().find(|l| l.parent == parent && l.shown.as_bytes() == shown)?;
         Some((node, link.name.clone()))
-    }
-
-    /// The whole tree as changes, parents before children, each register under its own version:
-    /// what a peer needs that the log no longer reaches. All are numbered 0 but the last, which
-    /// carries the number the log continues after.
-    pub fn snapshot(&self) -> Vec<Change> {
-        let mut changes = Vec::new();
-        let mut dirs = vec![NodeId::ROOT];
-        self.snapshot_registers(NodeId::ROOT, &mut changes);
-        let mut seen = BTreeSet::new();
-        while let Some(dir) = dirs.pop() {
-            let entries = self.tree.node(dir).and_then(|n| n.dir());
-            for (_, shown, id) in entries.into_iter().flat_map(|d| d.after(0)) {
-                let Some((node, name)) = self.own_name(dir, shown.as_bytes()) else { continue };
-                if seen.insert(node) {
-                    self.snapshot_node(node, dir, name, &mut changes);
-                } else {
-                    self.snapshot_link(node, dir, name, &mut changes);
-                }
-                if self.tree.node(id).is_some_and(|n| n.dir().is_some()) {
-                    dirs.push(id);
-                }
-            }
-        }
-        let root = self.tree.node(NodeId::ROOT).expect("there is a root");
-        let op = Op::SetTimes { node: NodeId::ROOT, times: root.times };
-        let drawn = Version { lamport: 0, slot: self.slot };
-        let version = root.times_version.ctime.max(drawn);
-        changes.push(Change { seq: self.counters.last, version, op });
-        changes
-    }
-
-    fn snapshot_node(&self, id: NodeId, parent: NodeId, name: EntryName, out: &mut Vec<Change>) {
-        use crate::tree::NodeBody;
-        let Some(node) = self.tree.node(id) else { return };
-        let body = match &node.body {
-            NodeBody::File(_) => Body::File(Default::default()),
-            NodeBody::Dir(_) => Body::Dir,
-            NodeBody::Symlink(target) => Body::Symlink(target.clone()),
-            NodeBody::Fifo => Body::Fifo,
-            NodeBody::Socket => Body::Socket,
-        };
-        let version = node
-            .links
-            .iter()
-            .find(|l| l.parent == parent && l.name == name)
-            .map_or(Version::default(), |l| l.version);
-        let at = self.tree.node(parent).map_or(Timespec::default(), |dir| dir.times.ctime);
-        let (perm, times) = (node.perm, node.times);
-        let op = Op::Create { node: id, parent, name, body, perm, times, xattrs: Vec::new(), at };
-        out.push(Change { seq: Sequence(0), version, op });
-        self.snapshot_registers(id, out);
-    }
-
-    fn snapshot_link(&self, id: NodeId, parent: NodeId, name: EntryName, out: &mut Vec<Change>) {
-        let Some(node) = self.tree.node(id) else { return };
-        let Some(link) = node.links.iter().find(|l| l.parent == parent && l.name == name) else {
-            return;
-        };
-        let (version, at) = (link.version, node.times.ctime);
-        out.push(Change { seq: Sequence(0), version, op: Op::Link { node: id, parent, name, at } });
-    }
-
-    fn snapshot_registers(&self, id: NodeId, out: &mut Vec<Change>) {
-        let Some(node) = self.tree.node(id) else { return };
-        let mut push = |version, op| {
-            if version != Version::default() {
-                out.push(Change { seq: Sequence(0), version, op });
-            }
-        };
-        let (perm, times): (Perm, Times) = (node.perm, node.times);
-        if let Some(file) = node.file() {
-            let (content, base) = (file.content, Version::default());
-            push(file.version, Op::Content { node: id, base, content, times, perm });
-        }
-        for (name, (version, value)) in &node.xattrs {
-            let (name, value) = (name.clone(), value.clone());
-            push(*version, Op::SetXattr { node: id, name, value, ctime: times.ctime });
-        }
-        push(node.perm_version, Op::SetPerm { node: id, perm, ctime: times.ctime });
-        let set = &node.times_version;
-        let newest = set.atime.max(set.mtime).max(set.ctime);
-        push(newest, Op::SetTimes { node: id, times });
     }
 
     /// What a rename finds at (`parent`, shown `name`), as its change records it.

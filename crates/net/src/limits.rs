@@ -37,6 +37,8 @@ pub(crate) const SILENCE_CHECK: Duration = Duration::from_millis(100);
 
 /// A batch is answered, durable, within this time.
 pub(crate) const NOTIFY_DEADLINE: Duration = Duration::from_secs(60);
+/// A summary of the state is answered within this time: the first takes a look at every node.
+pub(crate) const SUMMARY_DEADLINE: Duration = Duration::from_secs(60);
 /// A batch waits this long for the ones before it.
 pub(crate) const BATCH_GAP_DEADLINE: Duration = Duration::from_secs(10);
 /// `session_down` waits this long for a `notify` still running.

@@ -9,13 +9,14 @@ use crate::lane::{Lane, Purpose};
 use crate::limits::{
     BARRIER_SLACK, BARRIER_WAIT_MAX, BARRIERS_MAX, CHUNK_AVERAGE_MIN_BYTES, MANIFEST_BYTES_MAX,
     MESSAGE_BYTES_MAX, NOTIFY_DEADLINE, OPENING_CALL_DEADLINE, STREAM_IDLE_DEADLINE,
+    SUMMARY_DEADLINE,
 };
 use crate::message::{Ack, BarrierReply, BarrierRequest, Batch, Beat, Hello};
 use crate::session::Session;
 use crate::wire::{self, WireError, proto};
 use crate::{Refusal, Result};
 use lockstep_core::limits::{BATCH_NOTIFICATIONS_MAX, CHUNK_MAX_BYTES};
-use lockstep_core::{ContentRef, Manifest, NodeId, PeerId, VolumeId};
+use lockstep_core::{ContentRef, Manifest, NodeId, NodeRange, Part, PeerId, VolumeId};
 use prost::Message;
 use std::future::Future;
 use std::sync::Arc;
@@ -116,6 +117,19 @@ impl Link {
         });
         let answer = call.await.map_err(|_| ended(&self.session))??;
         Ok(Ack::try_from(answer)?)
+    }
+
+    /// What is in ranges of node ids at the peer: one part for each of at most
+    /// [`lockstep_core::compare::ASKED_MAX`] ranges.
+    pub async fn summarize(&self, ranges: &[NodeRange]) -> Result<Vec<Part>> {
+        let request = proto::SummarizeRequest {
+            volume: wire::volume_bytes(self.volume()),
+            ranges: wire::encode_ranges(ranges),
+        };
+        let mut caller = self.caller(Purpose::Control);
+        let call = caller.summarize(request);
+        let answer = within(SUMMARY_DEADLINE, &self.session, call).await?;
+        Ok(wire::decode_parts(answer)?)
     }
 
     /// The chunks of a content, checked for size but not yet against the content's hash.

@@ -4,7 +4,7 @@ use crate::limits::MESSAGE_BYTES_MAX;
 use crate::wire;
 use bytes::Bytes;
 use lockstep_core::limits::BATCH_NOTIFICATIONS_MAX;
-use lockstep_core::{Change, Sequence, Slot, VolumeId};
+use lockstep_core::{Change, LogCursor, Sequence, Slot, VolumeId};
 use prost::Message;
 use std::net::SocketAddr;
 
@@ -73,10 +73,12 @@ pub struct Hello {
     pub host: String,
     /// Last change in the speaker's own log.
     pub last: Sequence,
-    /// Last change of the listener's log that is durable at the speaker.
-    pub applied: Sequence,
-    /// Drawn anew when the speaker's state was lost or restored.
+    /// How far the listener's log is applied at the speaker, and which log.
+    pub applied: LogCursor,
+    /// The run of the speaker's daemon, drawn anew at each start.
     pub incarnation: u64,
+    /// The speaker's state was lost or is an old copy: it is to get the full state.
+    pub wants_state: bool,
 }
 
 /// Redeems an invite.

@@ -148,6 +148,19 @@ impl Lockstep for Rpc {
         Ok(Response::new(self.serve_manifest(request.into_inner()).await?))
     }
 
+    async fn summarize(
+        &self,
+        request: Request<proto::SummarizeRequest>,
+    ) -> Answer<proto::SummarizeResponse> {
+        let request = request.into_inner();
+        let session = self.session(&request.volume, &[Purpose::Control])?;
+        let ranges = wire::decode_ranges(&request.ranges).map_err(Refusal::from)?;
+        let parts = self
+            .member(session, move |service, peer, volume| service.summarize(peer, volume, &ranges))
+            .await?;
+        Ok(Response::new(wire::encode_parts(&parts)))
+    }
+
     async fn barrier(
         &self,
         request: Request<proto::BarrierRequest>,

@@ -6,7 +6,7 @@ use crate::message::{
 };
 use crate::refusal::Result;
 use bytes::Bytes;
-use lockstep_core::{ContentRef, Manifest, NodeId, PeerId, VolumeId};
+use lockstep_core::{ContentRef, Manifest, NodeId, NodeRange, Part, PeerId, VolumeId};
 use std::sync::Arc;
 
 /// What a peer may ask of us, and what we tell about ourselves.
@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// `my_beat`, `beat` and `authorize` must answer promptly: a daemon that cannot say within two
 /// seconds that it lives counts as gone.
 ///
-/// Per session, in this order: one `hello`, `session_up`, then any number of `notify`, `manifest`,
+/// Per session, in this order: one `hello`, `session_up`, then any number of `notify`, `summarize`, `manifest`,
 /// `read`, `barrier`, `beat`, then `session_down`. A session that fails half-way may have had its
 /// `hello` and nothing else, and a `hello` may come while an older session is still up. Sessions with the same peer about the same volume never overlap: the
 /// old one's `session_down` has returned before the new one's `session_up` is called, and no
@@ -31,6 +31,9 @@ pub trait PeerService: Send + Sync + 'static {
     fn hello(&self, peer: PeerId, volume: VolumeId, theirs: Hello) -> Result<Hello>;
     /// A batch of the peer's changes, strictly in the order of `batch.seq` within a session.
     fn notify(&self, peer: PeerId, volume: VolumeId, batch: Batch) -> Result<Ack>;
+    /// What is in ranges of node ids here, one part for each of at most
+    /// [`lockstep_core::compare::ASKED_MAX`].
+    fn summarize(&self, peer: PeerId, volume: VolumeId, ranges: &[NodeRange]) -> Result<Vec<Part>>;
     /// The chunks of a content.
     fn manifest(
         &self,

@@ -41,7 +41,9 @@ impl Below {
                 self.must_hold(from, *node)?;
                 self.put(to, *copy)
             }
-            Effect::Perm { .. }
+            // Only an exchange of state adopts, and the runs here meet by their logs.
+            Effect::Adopted { .. }
+            | Effect::Perm { .. }
             | Effect::Times { .. }
             | Effect::Xattr { .. }
             | Effect::Wanted { .. } => Ok(()),

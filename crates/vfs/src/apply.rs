@@ -6,7 +6,7 @@ use crate::transfer::Transfer;
 use crate::trash::TrashReason;
 use crate::volume::{State, Volume};
 use crate::xattrs::is_private;
-use lockstep_core::change::RenameTarget;
+use lockstep_core::change::{Exchange, RenameTarget};
 use lockstep_core::{Change, Effect, Kind, NodeId, Op, OutOfOrder, Place, Sequence, Slot};
 use lockstep_disk::{RenameMode, XattrFlags, describe_bytes};
 use std::io;
@@ -78,6 +78,8 @@ impl Volume {
         let target = match op {
             Op::Rename { target: RenameTarget::Replaced { node, .. }, .. } => Some(*node),
             Op::Content { node, .. } | Op::Unlink { node, .. } => Some(*node),
+            Op::Exchange(Exchange::Gone(node)) => Some(*node),
+            Op::Exchange(Exchange::Node(state)) => Some(state.node),
             _ => None,
         };
         if let Some(node) = target {
@@ -191,6 +193,7 @@ impl Volume {
                 let swapped = self.disk.rename(a_path, b_path, RenameMode::Exchange);
                 ignore(swapped, &[io::ErrorKind::NotFound])
             }
+            Effect::Adopted { .. } => Ok(()),
             Effect::SetAside { node, copy, from, to, .. } => {
                 self.set_aside(state, *copy, from, to)?;
                 state.unmarked.push(Unmarked { copy: *copy, kept: *node });
@@ -411,6 +414,9 @@ fn note_stale(state: &State, effect: &Effect, stale: &mut Vec<Stale>) {
         }
         Effect::SetAside { node, place, .. } => {
             stale.extend([Stale::Node(*node), Stale::Entry(place.clone())]);
+        }
+        Effect::Adopted { was, place } => {
+            stale.extend([Stale::Entry(place.clone()), Stale::Node(*was)]);
         }
         Effect::Perm { node }
         | Effect::Times { node }

@@ -73,13 +73,6 @@ impl Volume {
         Ok(entries.into_iter().map_while(|(_, bytes)| postcard::from_bytes(&bytes).ok()).collect())
     }
 
-    /// Whether the log still reaches back to the change after `cursor`.
-    pub fn log_reaches(&self, cursor: Sequence) -> bool {
-        let last = self.read_state().replica.log.last();
-        let first = self.db.first_log().ok().flatten();
-        cursor >= last || first.is_some_and(|first| first <= cursor.next())
-    }
-
     /// Waits until the log grew or `timeout` passed.
     pub fn wait_log(&self, timeout: Duration) {
         self.log_grown.wait(timeout);
@@ -169,14 +162,16 @@ fn encode(Step { drained, records }: &Step) -> StateBatch {
     }
 }
 
-/// The replica as it was written down last, or a new one.
+/// The replica as it was written down last, or a new one; and whether it was written down.
 pub(crate) fn load(
     db: &StateDb,
     slot: Slot,
     disk: &dyn Disk,
-) -> std::result::Result<Replica, OpenError> {
+) -> std::result::Result<(Replica, bool), OpenError> {
     let damaged = |what: &str| OpenError::Damaged { what: what.to_owned() };
-    let counters = match db.meta(COUNTERS)? {
+    let written = db.meta(COUNTERS)?;
+    let known = written.is_some();
+    let counters = match written {
         Some(bytes) => postcard::from_bytes(&bytes).map_err(|_| damaged("counters"))?,
         None => Counters::default(),
     };
@@ -193,5 +188,5 @@ pub(crate) fn load(
         }
         false => Tree::load(rows),
     };
-    Ok(Replica::new(slot, tree, counters))
+    Ok((Replica::new(slot, tree, counters), known))
 }

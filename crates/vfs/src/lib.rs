@@ -13,6 +13,7 @@
 mod announce;
 mod apply;
 mod attributes;
+mod catch_up;
 mod commit;
 mod conflicts;
 mod dirs;
@@ -39,6 +40,7 @@ mod volume;
 mod xattrs;
 
 pub use apply::{ApplyError, Incoming};
+pub use catch_up::Told;
 pub use conflicts::{Conflict, Keep, ResolveError, Resolved};
 pub use errno::{Errno, Result};
 pub use in_flight::ChunkClaim;

@@ -10,16 +10,6 @@ use std::collections::BTreeMap;
 pub struct Outstanding(BTreeMap<NodeId, Version>);
 
 impl Volume {
-    /// Last change in the own log.
-    pub fn last(&self) -> Sequence {
-        self.read_state().replica.last()
-    }
-
-    /// A peer remembers more of the own log than this replica does.
-    pub fn skip_past(&self, known: Sequence) {
-        self.write_state().replica.skip_past(known);
-    }
-
     /// Records how far `peer` has the own log.
     pub fn acked(&self, peer: Slot, applied: Sequence, durable: Sequence, complete: bool) {
         self.write_state().replica.log.ack(peer, applied, durable, complete);
@@ -67,11 +57,6 @@ impl Volume {
     pub fn is_complete(&self) -> bool {
         let state = self.read_state();
         state.wanted.is_empty() && state.effects.is_empty()
-    }
-
-    /// The whole tree as changes, for a peer that the log no longer reaches.
-    pub fn snapshot(&self) -> Vec<lockstep_core::Change> {
-        self.read_state().replica.snapshot()
     }
 
     /// Nothing will be announced or waited for any more.

@@ -15,7 +15,8 @@ impl Volume {
     pub(crate) fn settle_own_shadows(&self) {
         {
             let state = self.read_state();
-            if state.unmarked.is_empty() && state.replica.own_shadows().is_empty() {
+            let settled = state.unmarked.is_empty() && state.replica.own_shadows().is_empty();
+            if settled || state.replica.is_catching_up() {
                 return;
             }
         }

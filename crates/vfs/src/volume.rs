@@ -120,7 +120,11 @@ impl Volume {
         host: &str,
         origin: Origin,
     ) -> std::result::Result<Arc<Volume>, OpenError> {
-        let mut replica = crate::commit::load(&db, slot, &*disk)?;
+        let (mut replica, known) = crate::commit::load(&db, slot, &*disk)?;
+        replica.start(crate::catch_up::start_of_run());
+        if !known && origin == Origin::Existing {
+            replica.start_without_state();
+        }
         replica.tree.name_host(slot, host);
         let wanted = crate::scan::wanted(&replica);
         let trash = crate::trash::load(db.records("trash/")?, &*disk, wall_clock())?;

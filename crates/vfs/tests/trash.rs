@@ -1,13 +1,13 @@
 //! The trash of one volume, with a peer's changes, the clock and the disk's size made up.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use lockstep_core::change::{Body, RenameTarget};
+use lockstep_core::change::{Body, Exchange, RenameTarget};
 use lockstep_core::{
     Change, EntryName, NodeId, Op, Perm, Sequence, Slot, Times, Timespec, Version,
 };
 use lockstep_disk::{DiskUsage, PlainDisk, StateDb, describe_bytes};
 use lockstep_vfs::{
-    Caller, Incoming, Origin, RestoreError, TrashItem, TrashLimits, TrashReason, Volume,
+    Caller, Incoming, Origin, RestoreError, Told, TrashItem, TrashLimits, TrashReason, Volume,
 };
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ const PEER: Slot = Slot(2);
 const ANYONE: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0 };
 const O_RDWR: i32 = 2;
 /// Lamport time between two changes of the peer: more than passes here meanwhile.
-const PEER_STEP: u64 = 1_000_000;
+const PEER_STEP: u64 = 1 << 52;
 
 /// A volume, its directories, and a peer that sends changes.
 struct Rig {
@@ -117,8 +117,10 @@ impl Rig {
 
     /// The version of the file's content, as its author stamped it.
     fn seen_content(&self, node: NodeId) -> Version {
-        self.volume().snapshot().iter().fold(Version::default(), |seen, change| match &change.op {
-            Op::Content { node: of, .. } if *of == node => change.version,
+        let mut told = Told::default();
+        self.volume().tell_nodes(&[node], &self.volume().digests(), &mut told);
+        told.changes.iter().fold(Version::default(), |seen, change| match &change.op {
+            Op::Exchange(Exchange::Node(state)) if state.node == node => state.content_version,
             _ => seen,
         })
     }

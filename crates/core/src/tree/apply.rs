@@ -55,6 +55,8 @@ impl Tree {
                 let incoming = Incoming { content: *content, version, times: *times, perm: *perm };
                 self.apply_content(*node, incoming);
             }
+            // Needs to know what both sides have seen: [`Tree::merge`].
+            Op::Exchange(_) => {}
         }
     }
 
@@ -155,7 +157,7 @@ impl Tree {
         self.touch_ctime(id, ctime, version);
     }
 
-    fn apply_content(&mut self, id: NodeId, new: Incoming) {
+    pub(super) fn apply_content(&mut self, id: NodeId, new: Incoming) {
         let local = self.is_local;
         let Some(file) = self.nodes.get_mut(&id).and_then(Node::file_mut) else { return };
         if new.version <= file.newest_version() {

@@ -79,6 +79,13 @@ impl Claims {
         }
     }
 
+    /// A name stands again, whatever took it.
+    pub(super) fn clear_taken(&mut self, parent: NodeId, name: &EntryName) {
+        for claim in self.names.iter_mut().filter(|claim| claim.is_at(parent, name)) {
+            claim.taken = Version::default();
+        }
+    }
+
     /// The names of a node, not a directory, whose newest content is `content`.
     pub(super) fn standing(&self, content: Version) -> Vec<&Claim> {
         let standing: Vec<&Claim> = self.names.iter().filter(|claim| claim.stands()).collect();

@@ -47,6 +47,13 @@ impl Directory {
         }
     }
 
+    /// Another node takes the place of the one behind `name`.
+    pub(super) fn replace(&mut self, name: &EntryName, node: NodeId) {
+        if let Some((stands, _)) = self.by_name.get_mut(name) {
+            *stands = node;
+        }
+    }
+
     pub(super) fn remove(&mut self, name: &EntryName) {
         if let Some((_, cursor)) = self.by_name.remove(name) {
             self.by_cursor.remove(&cursor);

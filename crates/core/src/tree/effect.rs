@@ -95,6 +95,13 @@ pub enum Effect {
         /// The new file's path.
         to: PathBuf,
     },
+    /// What stands at a name turned out to be a peer's node: nothing changes below.
+    Adopted {
+        /// The node it was taken for.
+        was: NodeId,
+        /// Its name.
+        place: Place,
+    },
     /// Mode or owner changed.
     Perm {
         /// The node.
@@ -146,7 +153,8 @@ impl Effect {
             | Effect::Removed { .. }
             | Effect::Moved { .. }
             | Effect::Swapped { .. }
-            | Effect::SetAside { .. } => false,
+            | Effect::SetAside { .. }
+            | Effect::Adopted { .. } => false,
             Effect::Perm { .. }
             | Effect::Times { .. }
             | Effect::Xattr { .. }

@@ -4,6 +4,7 @@
 //! alike therefore never overwrite each other; which of them is *shown* under the name, and under
 //! which name the other stands beside it, is a function of the links alone.
 
+mod adopt;
 mod apply;
 mod claim;
 mod conflict;
@@ -11,11 +12,13 @@ mod cycles;
 mod directory;
 mod effect;
 mod links;
+pub(crate) mod merge;
 mod node;
 mod place;
 mod rename;
 mod repository;
 mod row;
+mod state;
 
 pub use conflict::{civil, conflict_name, restored_name};
 pub use directory::Directory;
@@ -23,6 +26,7 @@ pub use effect::{Effect, Place};
 pub use node::{FileBody, Incoming, Link, Node, NodeBody, TimesVersion};
 pub use repository::InRepository;
 pub use row::NodeRow;
+pub use state::NodeState;
 
 use crate::attr::{Perm, Times};
 use crate::change::Body;

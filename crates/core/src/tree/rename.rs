@@ -67,7 +67,7 @@ impl Tree {
     }
 
     /// `id` has a new place; directories it was or is in a cycle with move as well.
-    fn reconcile_move(&mut self, id: NodeId, replaced: Option<NodeId>) {
+    pub(super) fn reconcile_move(&mut self, id: NodeId, replaced: Option<NodeId>) {
         let is_dir = self.nodes.get(&id).is_some_and(|node| node.dir().is_some());
         let (displaced, back) = match is_dir {
             true => self.update_displaced(id),

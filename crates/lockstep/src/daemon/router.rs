@@ -8,7 +8,7 @@ use crate::errors::Failure;
 use crate::home::Home;
 use crate::pump::Pump;
 use bytes::Bytes;
-use lockstep_core::{ContentRef, Manifest, NodeId, PeerId, VolumeId};
+use lockstep_core::{ContentRef, Manifest, NodeId, NodeRange, Part, PeerId, VolumeId};
 use lockstep_net::{
     Ack, BarrierReply, BarrierRequest, Batch, Beat, Hello, InviteBook, Link, PairGrant,
     PairRequest, PeerService, Refusal, Result,
@@ -81,6 +81,10 @@ impl PeerService for Router {
 
     fn notify(&self, peer: PeerId, volume: VolumeId, batch: Batch) -> Result<Ack> {
         self.pump(volume)?.notify(peer, batch)
+    }
+
+    fn summarize(&self, peer: PeerId, volume: VolumeId, ranges: &[NodeRange]) -> Result<Vec<Part>> {
+        self.pump(volume)?.summarize(peer, ranges)
     }
 
     fn manifest(

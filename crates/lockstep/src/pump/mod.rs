@@ -7,11 +7,13 @@
 //! |---|---|
 //! | [`drive`] | announces written files, numbers changes, retries, makes durable, trims |
 //! | [`ship`] | one a peer: offers the log in batches, as many in flight as may be |
+//! | [`catch_up`] | the same thread: tells the state where the log does not reach |
 //! | [`receive`] | one a peer: applies its batches in order |
 //! | [`verify`] | checks the volume against its disk, slowly |
 //! | [`fetch`] | background fetches, and those that a reader waits for |
 
 mod barrier;
+mod catch_up;
 mod drive;
 mod fetch;
 mod peer;
@@ -121,6 +123,10 @@ pub(crate) struct Counters {
     pub batch_peak: std::sync::atomic::AtomicU64,
     pub in_flight_peak: std::sync::atomic::AtomicU64,
     pub changes_applied: std::sync::atomic::AtomicU64,
+    /// Times that a peer was told the state instead of the log.
+    pub state_exchanges: std::sync::atomic::AtomicU64,
+    /// Nodes and removals told so.
+    pub state_changes_sent: std::sync::atomic::AtomicU64,
 }
 
 impl Pump {
@@ -293,6 +299,8 @@ impl Pump {
             ("batch_notifications_peak", read(&self.counters.batch_peak)),
             ("batches_in_flight_peak", read(&self.counters.in_flight_peak)),
             ("changes_applied", read(&self.counters.changes_applied)),
+            ("state_exchanges", read(&self.counters.state_exchanges)),
+            ("state_changes_sent", read(&self.counters.state_changes_sent)),
         ];
         figures.extend(self.volume.transfers.figures());
         figures

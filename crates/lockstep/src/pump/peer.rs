@@ -1,6 +1,6 @@
 //! One peer of a volume: its session if there is one, and the batches of it not applied yet.
 
-use lockstep_core::{PeerId, Sequence, Slot};
+use lockstep_core::{DigestIndex, PeerId, Sequence, Slot};
 use lockstep_net::Link;
 use lockstep_vfs::Incoming;
 use parking_lot::{Condvar, Mutex};
@@ -33,7 +33,17 @@ struct Inner {
     durable: Sequence,
     /// The same, with all content.
     complete: Sequence,
+    /// What this replica's nodes amounted to when the peer began to compare.
+    digests: Option<Arc<DigestIndex>>,
     retired: bool,
+}
+
+/// The oldest batch of a session.
+pub(crate) struct NextBatch {
+    pub session: u64,
+    /// The peer's run that numbered its changes.
+    pub incarnation: u64,
+    pub changes: Vec<Incoming>,
 }
 
 impl Peer {
@@ -52,6 +62,7 @@ impl Peer {
         inner.inbox.clear();
         (inner.taken, inner.finished) = (0, 0);
         inner.problem.clear();
+        inner.digests = None;
         inner.link = Some(link);
         self.changed.notify_all();
     }
@@ -113,13 +124,28 @@ impl Peer {
     }
 
     /// The oldest batch; it stays in the inbox until [`Peer::finish`].
-    pub(crate) fn next_batch(&self, timeout: Duration) -> Option<(u64, Vec<Incoming>)> {
+    pub(crate) fn next_batch(&self, timeout: Duration) -> Option<NextBatch> {
         let mut inner = self.inner.lock();
         if inner.inbox.is_empty() && !inner.retired {
             self.changed.wait_for(&mut inner, timeout);
         }
-        let session = inner.link.as_ref().map_or(0, |link| link.session());
-        inner.inbox.front().cloned().map(|batch| (session, batch))
+        let link = inner.link.as_ref()?;
+        let (session, incarnation) = (link.session(), link.their_hello().incarnation);
+        inner.inbox.front().cloned().map(|changes| NextBatch { session, incarnation, changes })
+    }
+
+    /// The digests of this session's comparison, made by `make` when it begins.
+    pub(crate) fn digests(
+        &self,
+        begins: bool,
+        make: impl FnOnce() -> DigestIndex,
+    ) -> Arc<DigestIndex> {
+        let known = self.inner.lock().digests.clone().filter(|_| !begins);
+        known.unwrap_or_else(|| {
+            let made = Arc::new(make());
+            self.inner.lock().digests = Some(Arc::clone(&made));
+            made
+        })
     }
 
     /// The oldest batch of `session` is applied.

@@ -15,15 +15,16 @@ impl Pump {
     /// Applies what `peer` sends for as long as the pump runs.
     pub(super) fn receive(&self, peer: &Peer) {
         while !self.is_closing() && !peer.is_retired() {
-            let Some((session, batch)) = peer.next_batch(IDLE) else { continue };
-            match self.volume.apply(peer.slot, &batch) {
+            let Some(batch) = peer.next_batch(IDLE) else { continue };
+            self.volume.reads_log_of(peer.slot, batch.incarnation);
+            match self.volume.apply(peer.slot, &batch.changes) {
                 Ok(()) => {
-                    let count = batch.len() as u64;
+                    let count = batch.changes.len() as u64;
                     self.counters.changes_applied.fetch_add(count, Ordering::Relaxed);
                     self.set_problem(None);
-                    peer.finish(session);
+                    peer.finish(batch.session);
                 }
-                Err(error) => self.not_applied(peer, &batch, &error),
+                Err(error) => self.not_applied(peer, &batch.changes, &error),
             }
         }
     }

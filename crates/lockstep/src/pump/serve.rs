@@ -1,8 +1,9 @@
 //! What peers ask of this volume.
 
 use super::Pump;
+use super::peer::Peer;
 use bytes::Bytes;
-use lockstep_core::{ContentRef, Manifest, NodeId, PeerId, limits};
+use lockstep_core::{ContentRef, Manifest, Met, NodeId, NodeRange, Part, PeerId, limits};
 use lockstep_disk::{DiskFile, verify_chunk};
 use lockstep_net::{Ack, Batch, Beat, Hello, Link, PROTOCOL, Refusal, Result};
 use lockstep_vfs::{Incoming, ServeError, Served};
@@ -22,8 +23,9 @@ impl Pump {
             slot: self.spec.slot,
             host: self.spec.host.clone(),
             last: self.volume.last(),
-            applied: self.volume.applied(peer.slot),
-            incarnation: 1,
+            applied: self.volume.cursor(peer.slot),
+            incarnation: self.volume.incarnation(),
+            wants_state: self.volume.wants_state(peer.slot),
         })
     }
 
@@ -34,18 +36,20 @@ impl Pump {
             let why = "the peer says it is another replica than the one that joined";
             return Err(Refusal::Invalid(why.into()));
         }
-        self.meet(&theirs);
+        self.meet(&peer, &theirs);
         self.my_hello(id)
     }
 
-    /// A peer that knows more of this log than is left of it here was there before a power cut.
-    fn meet(&self, theirs: &Hello) {
-        if theirs.applied > self.volume.last() {
+    fn meet(&self, peer: &Peer, theirs: &Hello) -> Met {
+        let met = self.volume.meet(peer.slot, theirs.applied);
+        if met == Met::Overtaken {
             tracing::warn!(
-                "the end of the change log was lost: going on after what the peer knows"
+                volume = %self.spec.id,
+                "the peer has changes of this replica that it has not itself: its state was lost \
+                 or is an old copy, and the peer is asked for everything"
             );
-            self.volume.skip_past(theirs.applied);
         }
+        met
     }
 
     /// A session is up.
@@ -54,14 +58,11 @@ impl Pump {
             link.close("this peer is not known to the volume");
             return;
         };
-        self.meet(link.their_hello());
-        let applied = link.their_hello().applied;
-        self.volume.acked(
-            peer.slot,
-            applied,
-            applied.min(self.volume.acked_by(peer.slot).durable),
-            false,
-        );
+        let asked = self.volume.wants_state(peer.slot);
+        let met = self.meet(&peer, link.their_hello());
+        if met == Met::Overtaken && !asked {
+            link.close("the session starts anew, asking for everything");
+        }
         peer.session_up(link);
         self.volume.transfers.set_online(true);
         self.volume.queue_wanted();
@@ -90,6 +91,13 @@ impl Pump {
             durable: peer.durable(),
             complete: peer.complete() >= peer.durable(),
         })
+    }
+
+    /// What is in ranges of node ids here.
+    pub fn summarize(&self, id: PeerId, ranges: &[NodeRange]) -> Result<Vec<Part>> {
+        let begins = ranges.contains(&NodeRange::ALL);
+        let digests = self.peer(id)?.digests(begins, || self.volume.digests());
+        Ok(ranges.iter().map(|range| digests.part(*range)).collect())
     }
 
     /// The chunks of a content.

@@ -15,10 +15,10 @@ const IDLE: Duration = Duration::from_secs(1);
 const LOOK_FOR_ANSWERS: Duration = Duration::from_millis(5);
 
 /// One session's sending side.
-struct Shipment<'a> {
-    pump: &'a Pump,
-    peer: &'a Peer,
-    link: Arc<Link>,
+pub(super) struct Shipment<'a> {
+    pub(super) pump: &'a Pump,
+    pub(super) peer: &'a Peer,
+    pub(super) link: Arc<Link>,
     batches: u64,
     in_flight: VecDeque<JoinHandle<Result<Ack, Refusal>>>,
 }
@@ -43,17 +43,10 @@ impl Pump {
 
 impl Shipment<'_> {
     fn run(mut self) {
-        let mut cursor = self.link.their_hello().applied;
-        if !self.pump.volume.log_reaches(cursor) {
-            tracing::info!("the peer was away longer than the log is kept: sending the full state");
-            let snapshot = self.pump.volume.snapshot();
-            cursor = snapshot.last().map_or(cursor, |change| change.seq);
-            for part in snapshot.chunks(limits::BATCH_NOTIFICATIONS_MAX) {
-                if !self.send(part) {
-                    return;
-                }
-            }
-        }
+        let theirs = self.link.their_hello().clone();
+        let by_log = !theirs.wants_state && self.pump.volume.log_reaches(theirs.applied);
+        let start = if by_log { Some(theirs.applied.seq) } else { self.tell_state(&theirs) };
+        let Some(mut cursor) = start else { return };
         while self.goes_on() {
             self.collect_answers(limits::BATCHES_IN_FLIGHT_MAX - 1);
             match self.pump.volume.log_after(cursor, limits::BATCH_NOTIFICATIONS_MAX) {
@@ -72,7 +65,7 @@ impl Shipment<'_> {
         }
     }
 
-    fn goes_on(&self) -> bool {
+    pub(super) fn goes_on(&self) -> bool {
         self.link.is_alive() && !self.pump.is_closing() && !self.peer.is_retired()
     }
 
@@ -83,7 +76,7 @@ impl Shipment<'_> {
     }
 
     /// Sends changes as one batch, or more if they are too much for one message.
-    fn send(&mut self, changes: &[Change]) -> bool {
+    pub(super) fn send(&mut self, changes: &[Change]) -> bool {
         let mut rest: Vec<Notification> = changes
             .iter()
             .map(|change| {

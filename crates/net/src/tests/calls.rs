@@ -57,6 +57,9 @@ async fn every_call(link: &Link) {
     let manifest = link.manifest(NODE, content(40_960)).await.unwrap();
     assert_eq!(manifest.chunks.len(), 10);
     assert_eq!(link.manifest(NODE, ContentRef::default()).await, Err(Refusal::Gone));
+    let ranges = [lockstep_core::NodeRange::ALL; 32];
+    let parts = link.summarize(&ranges).await.unwrap();
+    assert_eq!(parts, vec![lockstep_core::Part::Listed(vec![(NodeId(0), 7)]); 32]);
     let barrier = |upto| BarrierRequest { upto: Sequence(upto), timeout_ms: 1000 };
     assert!(link.barrier(barrier(7)).await.unwrap().reached);
     let missed = link.barrier(barrier(101)).await.unwrap();
@@ -71,7 +74,7 @@ async fn every_call_works_both_ways_over_one_dialled_session() {
         assert_eq!((link.peer(), link.volume()), (other.id(), VOLUME));
         assert_eq!(link.kex(), "X25519MLKEM768");
         assert!(link.path().starts_with("tcp 127.0.0.1:"));
-        assert_eq!(link.their_hello().applied, Sequence(22));
+        assert_eq!(link.their_hello().applied.seq, Sequence(22));
         assert_eq!(link.their_hello(), &other.fake.my_hello(me.id(), VOLUME).unwrap());
         every_call(&link).await;
         other.fake.until("the batch", |seen| seen.batches == [1]).await;

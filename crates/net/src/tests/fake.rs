@@ -6,7 +6,8 @@ use crate::{
 };
 use bytes::Bytes;
 use lockstep_core::{
-    ChunkRef, ContentHash, ContentRef, Manifest, NodeId, PeerId, Sequence, Slot, VolumeId,
+    ChunkRef, ContentHash, ContentRef, LogCursor, Manifest, NodeId, NodeRange, Part, PeerId,
+    Sequence, Slot, VolumeId,
 };
 use std::collections::HashSet;
 use std::io::Write;
@@ -105,8 +106,9 @@ impl PeerService for Fake {
             slot: Slot(1),
             host: self.host.into(),
             last: Sequence(11),
-            applied: Sequence(22),
+            applied: LogCursor { incarnation: 44, seq: Sequence(22) },
             incarnation: 33,
+            wants_state: false,
         })
     }
 
@@ -122,6 +124,10 @@ impl PeerService for Fake {
         }
         let last = batch.notifications.last().map_or(Sequence(0), |n| n.change.seq);
         Ok(Ack { applied: last, durable: last, complete: true })
+    }
+
+    fn summarize(&self, _: PeerId, _: VolumeId, ranges: &[NodeRange]) -> Result<Vec<Part>> {
+        Ok(ranges.iter().map(|range| Part::Listed(vec![(range.first, 7)])).collect())
     }
 
     fn manifest(&self, _: PeerId, _: VolumeId, _: NodeId, content: ContentRef) -> Result<Manifest> {

@@ -37,6 +37,8 @@ bounded!(
     ReadResponse,
     ManifestRequest,
     ManifestPart,
+    SummarizeRequest,
+    SummarizeResponse,
     BarrierRequest,
     BarrierResponse,
     HeartbeatRequest,
@@ -46,7 +48,10 @@ bounded!(
 impl Bounded for proto::BatchNotifyRequest {
     fn check(bytes: &[u8]) -> Result<(), Status> {
         fields(bytes, BATCH_NOTIFICATIONS_MAX + FIELDS_MAX, |field, value| match field {
-            1 => fields(value, XATTRS_PER_NODE_MAX + FIELDS_MAX, |_, _| Ok(())),
+            1 => fields(value, XATTRS_PER_NODE_MAX + FIELDS_MAX, |field, value| match field {
+                18 => fields(value, XATTRS_PER_NODE_MAX + FIELDS_MAX, |_, _| Ok(())),
+                _ => Ok(()),
+            }),
             _ => Ok(()),
         })
     }

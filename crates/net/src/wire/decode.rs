@@ -24,15 +24,15 @@ const COUNTER_MAX: u64 = 1 << 62;
 /// One change with its inline bytes.
 pub(crate) fn notification(wire: proto::NotifyRequest) -> Decoded<Notification> {
     let seq = sequence(wire.seq, "sequence number")?;
-    if seq.0 == 0 {
-        return Err(WireError::new("sequence number", "must start at 1"));
-    }
     let version = version(wire.version, "version")?;
     if version.slot.0 == 0 {
         return Err(WireError::new("version", "must name its author"));
     }
     let inline = inline(wire.content.as_ref())?;
     let op = op(wire)?;
+    if seq.0 == 0 && !matches!(op, Op::Exchange(_)) {
+        return Err(WireError::new("sequence number", "must start at 1"));
+    }
     Ok(Notification { change: Change { seq, version, op }, inline })
 }
 
@@ -112,6 +112,10 @@ fn op(wire: proto::NotifyRequest) -> Decoded<Op> {
             at: timespec(wire.at, "time")?,
         }),
         NotifyType::EditFile | NotifyType::EditDir => edit(wire),
+        NotifyType::StateBegin
+        | NotifyType::StateNode
+        | NotifyType::StateGone
+        | NotifyType::StateEnd => super::exchange::step(kind, wire).map(Op::Exchange),
         NotifyType::Unspecified => Err(WireError::new("notification type", "is missing")),
     }
 }
@@ -196,18 +200,18 @@ fn inline(wire: Option<&proto::Content>) -> Decoded<Option<Bytes>> {
     Ok(Some(Bytes::copy_from_slice(bytes)))
 }
 
-fn below_root(id: u64) -> Decoded<NodeId> {
+pub(super) fn below_root(id: u64) -> Decoded<NodeId> {
     match node(id)? {
         NodeId::ROOT => Err(WireError::new("node", "must not be the root directory")),
         node => Ok(node),
     }
 }
 
-fn name(bytes: &[u8]) -> Decoded<EntryName> {
+pub(super) fn name(bytes: &[u8]) -> Decoded<EntryName> {
     EntryName::new(bytes).map_err(|error| WireError::new("entry name", error.to_string()))
 }
 
-fn version(wire: Option<proto::Version>, field: &'static str) -> Decoded<Version> {
+pub(super) fn version(wire: Option<proto::Version>, field: &'static str) -> Decoded<Version> {
     let wire = wire.ok_or_else(|| WireError::new(field, "is missing"))?;
     if wire.lamport > COUNTER_MAX {
         return Err(WireError::new(field, "is larger than counting can reach"));
@@ -223,7 +227,7 @@ fn timespec(wire: Option<proto::Timespec>, field: &'static str) -> Decoded<Times
     Ok(Timespec { secs: wire.secs, nanos: wire.nanos })
 }
 
-fn times(wire: Option<proto::Times>) -> Decoded<Times> {
+pub(super) fn times(wire: Option<proto::Times>) -> Decoded<Times> {
     let wire = wire.ok_or_else(|| WireError::new("times", "are missing"))?;
     Ok(Times {
         atime: timespec(wire.atime, "access time")?,
@@ -232,7 +236,7 @@ fn times(wire: Option<proto::Times>) -> Decoded<Times> {
     })
 }
 
-fn perm(wire: Option<proto::Perm>) -> Decoded<Perm> {
+pub(super) fn perm(wire: Option<proto::Perm>) -> Decoded<Perm> {
     let wire = wire.ok_or_else(|| WireError::new("permissions", "are missing"))?;
     if wire.mode > 0o7777 {
         return Err(WireError::new("permissions", "have bits beyond 07777"));
@@ -240,7 +244,7 @@ fn perm(wire: Option<proto::Perm>) -> Decoded<Perm> {
     Ok(Perm { mode: wire.mode as u16, uid: wire.uid, gid: wire.gid })
 }
 
-fn symlink_target(bytes: &Bytes) -> Decoded<Vec<u8>> {
+pub(super) fn symlink_target(bytes: &Bytes) -> Decoded<Vec<u8>> {
     if bytes.is_empty() || bytes.len() > SYMLINK_TARGET_MAX_BYTES || bytes.contains(&0) {
         return Err(WireError::new("symlink target", "must be 1 to 4095 bytes without NUL"));
     }
@@ -264,7 +268,7 @@ fn xattrs(wire: Vec<proto::Xattr>) -> Decoded<Vec<(Vec<u8>, Vec<u8>)>> {
     wire.into_iter().map(valued).collect()
 }
 
-fn xattr(wire: proto::Xattr) -> Decoded<(Vec<u8>, Option<Vec<u8>>)> {
+pub(super) fn xattr(wire: proto::Xattr) -> Decoded<(Vec<u8>, Option<Vec<u8>>)> {
     if wire.name.is_empty() || wire.name.len() > XATTR_NAME_MAX_BYTES || wire.name.contains(&0) {
         return Err(WireError::new("attribute name", "must be 1 to 255 bytes without NUL"));
     }

@@ -67,6 +67,7 @@ fn op_fields(op: &Op) -> proto::NotifyRequest {
             perm: Some(encode_perm(*perm)),
             ..edit(EditKind::EditContent)
         },
+        Op::Exchange(step) => super::exchange::encode_step(step),
     }
 }
 
@@ -122,11 +123,11 @@ fn name_bytes(name: &EntryName) -> Bytes {
     Bytes::copy_from_slice(name.as_bytes())
 }
 
-fn xattr(name: &[u8], value: Option<&[u8]>) -> proto::Xattr {
+pub(super) fn xattr(name: &[u8], value: Option<&[u8]>) -> proto::Xattr {
     proto::Xattr { name: Bytes::copy_from_slice(name), value: value.map(Bytes::copy_from_slice) }
 }
 
-fn encode_version(version: Version) -> proto::Version {
+pub(super) fn encode_version(version: Version) -> proto::Version {
     proto::Version { lamport: version.lamport, slot: version.slot.0.into() }
 }
 
@@ -134,7 +135,7 @@ fn encode_timespec(time: Timespec) -> proto::Timespec {
     proto::Timespec { secs: time.secs, nanos: time.nanos }
 }
 
-fn encode_times(times: &Times) -> proto::Times {
+pub(super) fn encode_times(times: &Times) -> proto::Times {
     proto::Times {
         atime: Some(encode_timespec(times.atime)),
         mtime: Some(encode_timespec(times.mtime)),
@@ -142,6 +143,6 @@ fn encode_times(times: &Times) -> proto::Times {
     }
 }
 
-fn encode_perm(perm: Perm) -> proto::Perm {
+pub(super) fn encode_perm(perm: Perm) -> proto::Perm {
     proto::Perm { mode: perm.mode.into(), uid: perm.uid, gid: perm.gid }
 }

@@ -4,7 +4,9 @@
 mod codec;
 mod decode;
 mod encode;
+mod exchange;
 mod session;
+mod summary;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +14,7 @@ pub(crate) use codec::Codec;
 pub(crate) use decode::{content, node, notification, volume};
 pub(crate) use encode::{content as encode_content, notification as encode_notification};
 pub(crate) use session::{decode_batch, encode_barrier, encode_batch, volume_bytes};
+pub(crate) use summary::{decode_parts, decode_ranges, encode_parts, encode_ranges};
 
 /// What `build.rs` generates from `proto/lockstep/v1/lockstep.proto`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used)]

@@ -8,8 +8,8 @@ use crate::message::{
 };
 use crate::refusal::readable;
 use bytes::Bytes;
-use lockstep_core::VolumeId;
 use lockstep_core::limits::BATCH_NOTIFICATIONS_MAX;
+use lockstep_core::{LogCursor, VolumeId};
 
 type Decoded<T> = Result<T, WireError>;
 
@@ -65,8 +65,10 @@ impl From<Hello> for proto::Hello {
             slot: hello.slot.0.into(),
             host: readable(&hello.host),
             last: hello.last.0,
-            applied: hello.applied.0,
+            applied: hello.applied.seq.0,
             incarnation: hello.incarnation,
+            applied_incarnation: hello.applied.incarnation,
+            wants_state: hello.wants_state,
         }
     }
 }
@@ -80,8 +82,12 @@ impl TryFrom<Option<proto::Hello>> for Hello {
             slot: slot(wire.slot)?,
             host: readable(&wire.host),
             last: sequence(wire.last, "last sequence number")?,
-            applied: sequence(wire.applied, "applied sequence number")?,
+            applied: LogCursor {
+                seq: sequence(wire.applied, "applied sequence number")?,
+                incarnation: wire.applied_incarnation,
+            },
             incarnation: wire.incarnation,
+            wants_state: wire.wants_state,
         })
     }
 }

@@ -4,7 +4,9 @@ use super::proto;
 use super::{decode_batch, encode_batch, encode_notification, notification};
 use crate::message::{Batch, Notification};
 use bytes::Bytes;
-use lockstep_core::change::{Body, RenameTarget};
+use lockstep_core::change::{Body, Exchange, RenameTarget};
+use lockstep_core::seen::Seen;
+use lockstep_core::tree::{NodeState, TimesVersion};
 use lockstep_core::{
     Change, ContentHash, ContentRef, EntryName, NodeId, Op, Perm, Sequence, Slot, Times, Timespec,
     Version, VolumeId,
@@ -111,7 +113,7 @@ impl Dice {
 
     fn op(&mut self) -> (Op, Option<Bytes>) {
         let node = self.node();
-        let op = match self.below(8) {
+        let op = match self.below(11) {
             0 => {
                 let (body, inline) = self.body();
                 let create = Op::Create {
@@ -149,6 +151,13 @@ impl Dice {
                 value: (self.below(2) == 0).then(|| self.bytes(50)),
                 ctime: self.time(),
             },
+            7 => {
+                let (state, inline) = self.state(node);
+                return (Op::Exchange(Exchange::Node(Box::new(state))), inline);
+            }
+            8 => Op::Exchange(Exchange::Gone(node)),
+            9 if self.below(2) == 0 => Op::Exchange(Exchange::End),
+            9 => Op::Exchange(Exchange::Begin(self.seen())),
             _ => {
                 let (content, inline) = self.content();
                 let (times, perm) = (self.times(), self.perm());
@@ -156,6 +165,43 @@ impl Dice {
             }
         };
         (op, None)
+    }
+
+    fn state(&mut self, node: NodeId) -> (NodeState, Option<Bytes>) {
+        let (body, inline) = self.body();
+        let set =
+            TimesVersion { atime: self.version(), mtime: self.version(), ctime: self.version() };
+        let xattrs = self.xattrs().into_iter().map(|(name, value)| {
+            let value = (self.below(2) == 0).then_some(value);
+            (name, (self.version(), value))
+        });
+        let xattrs = xattrs.collect();
+        let names =
+            (0..1 + self.below(3)).map(|_| (self.parent(), self.name(), self.version())).collect();
+        let state = NodeState {
+            node,
+            body,
+            content_version: self.version(),
+            perm: (self.perm(), self.version()),
+            times: (self.times(), set),
+            xattrs,
+            names,
+            removed: self.below(2) == 0,
+            held: self.below(2) == 0,
+        };
+        (state, inline)
+    }
+
+    fn seen(&mut self) -> Seen {
+        let mut seen = Seen::default();
+        for _ in 0..self.below(6) {
+            let slot = Slot(self.below(3) as u16);
+            let after = self.below(1 << 61);
+            let through = after + 1 + self.below(1 << 60);
+            seen.nodes.entry(slot).or_default().add(after, through);
+            seen.versions.entry(slot).or_default().add(after / 2, through);
+        }
+        seen
     }
 
     fn notification(&mut self) -> Notification {
@@ -331,4 +377,30 @@ fn a_receiver_takes_both_forms_of_a_type_alike() {
         .into();
         assert_eq!(notification(wire), Ok(one));
     }
+}
+
+#[test]
+fn summaries_survive_the_wire_and_mutated_ones_never_panic() {
+    use super::{decode_parts, decode_ranges, encode_parts, encode_ranges};
+    use lockstep_core::{DigestIndex, NodeRange};
+    let mut dice = Dice(6);
+    for round in 0..2_000 {
+        let nodes =
+            (0..dice.below(300)).map(|n| (NodeId(n * 7), u128::from(dice.roll()))).collect();
+        let range = NodeRange { first: NodeId(0), last: NodeId(u64::MAX) };
+        let parts = vec![DigestIndex::new(nodes).part(range); 1 + round % 3];
+        let wire = encode_parts(&parts);
+        assert_eq!(decode_parts(wire.clone()), Ok(parts));
+        let mut bytes = wire.encode_to_vec();
+        let at = dice.below(bytes.len() as u64) as usize;
+        bytes[at] = dice.roll() as u8;
+        bytes.truncate(bytes.len().saturating_sub(dice.below(9) as usize));
+        if let Ok(wire) = proto::SummarizeResponse::decode(&bytes[..]) {
+            let _ = decode_parts(wire);
+        }
+        let ranges = vec![range; dice.below(32) as usize];
+        assert_eq!(decode_ranges(&encode_ranges(&ranges)), Ok(ranges));
+    }
+    assert!(decode_ranges(&Bytes::from(vec![0; 16 * 33])).is_err());
+    assert!(decode_ranges(&Bytes::from(vec![0; 17])).is_err());
 }

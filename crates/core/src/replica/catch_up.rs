@@ -1,0 +1,287 @@
+//! Bringing a peer up to date by state instead of by the log, and being brought up to date: when
+//! the log no longer reaches back, and when a replica's state was lost or put back to an earlier
+//! point.
+//!
+//! Such a replica first lets its peers tell what they have. What of its backing tree equals a
+//! peer's file becomes that file; the rest is then its own, and goes to the peers the same way.
+
+use super::Replica;
+use crate::attr::Kind;
+use crate::branch::LogCursor;
+use crate::change::{Change, Exchange, Op};
+use crate::ids::{NodeId, Sequence, Slot, Version};
+use crate::seen::Seen;
+use crate::spans::Spans;
+use crate::tree::merge::{Merged, Sight};
+use crate::tree::{Effect, NodeState, Tree};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What was learned from how a peer opened a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Met {
+    /// The log goes on from what the peer has.
+    Continues,
+    /// The peer has nothing that the log goes on from: it is to get the full state.
+    Behind,
+    /// The same, for what it has is a later or another log of this replica: this replica's state
+    /// was lost or put back, and the peer is to tell what it has.
+    Overtaken,
+}
+
+/// What one exchange with a peer needs until it ends.
+#[derive(Debug)]
+pub(super) struct CatchUp {
+    own: Seen,
+    theirs: Seen,
+    /// Version of the exchange: newer than anything its author had seen.
+    now: Version,
+    /// Directories removed here that the peer still has: made again if something new is in them.
+    removed_here: BTreeMap<NodeId, NodeState>,
+}
+
+/// What is to be told in one exchange, in this order. States and removals are read when they are
+/// told ([`Replica::tell_node`], [`Replica::tell_gone`]): what changed meanwhile is in the log too.
+#[derive(Debug)]
+pub struct Plan {
+    /// The beginning.
+    pub begin: Change,
+    /// Nodes, directories before what is in them.
+    pub nodes: Vec<NodeId>,
+    /// Nodes that only the peer has and that were removed here.
+    pub gone: Vec<NodeId>,
+    /// The end.
+    pub end: Change,
+}
+
+/// Names of one node that are told; a node with more is left to the log.
+const NAMES_TOLD_MAX: usize = 16_384;
+
+/// Where a run starts to draw its numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Start {
+    /// Drawn at random.
+    pub incarnation: u64,
+    /// No node counter up to here was drawn before, whatever the state says.
+    pub node: u64,
+    /// No Lamport time up to here was drawn before, whatever the state says.
+    pub lamport: u64,
+}
+
+impl Replica {
+    /// Starts a run: what it draws was never drawn before, even if the state is an old copy.
+    pub fn start(&mut self, start: Start) {
+        self.counters.node = self.counters.node.max(start.node);
+        self.counters.lamport = self.counters.lamport.max(start.lamport);
+        self.started = (self.counters.node, self.counters.lamport);
+        self.counters.branch.run(start.incarnation, self.counters.last);
+        // One of each is drawn, so that there is something seen in every run.
+        self.new_node();
+        self.counters.lamport += 1;
+        let versions: &mut Spans = self.counters.seen.versions.entry(self.slot).or_default();
+        versions.add(self.started.1, self.counters.lamport);
+    }
+
+    /// The state was lost: nothing is known of what this replica numbered before.
+    pub fn start_without_state(&mut self) {
+        self.counters.lost = true;
+        self.jump(self.counters.last.next());
+    }
+
+    fn jump(&mut self, to: Sequence) {
+        self.counters.last = self.counters.last.max(to);
+        self.log.jump(self.counters.last);
+        self.counters.branch.restart(self.counters.last);
+    }
+
+    /// The run that numbers the log now.
+    pub fn incarnation(&self) -> u64 {
+        self.counters.branch.incarnation()
+    }
+
+    /// A peer opens a session and tells how far it has this log. `only` says that it is the only
+    /// peer there is.
+    pub fn meet(&mut self, peer: Slot, theirs: LogCursor, only: bool) -> Met {
+        self.catching_up.remove(&peer);
+        if self.counters.lost {
+            self.adopting.insert(peer);
+        }
+        if self.counters.branch.holds(theirs, self.counters.last) {
+            self.log.meet(peer, theirs.seq);
+            if only && self.adopting.is_empty() {
+                self.counters.seen.fill(self.slot);
+            }
+            return Met::Continues;
+        }
+        self.log.meet(peer, Sequence(0));
+        if theirs.seq == Sequence(0) {
+            return Met::Behind;
+        }
+        if self.adopting.insert(peer) {
+            self.counters.applied.remove(&peer);
+        }
+        // Beyond what the peer has, so that it knows when it has been told everything.
+        self.jump(theirs.seq.next());
+        Met::Overtaken
+    }
+
+    /// Changes of `peer` are numbered by its run `incarnation` from now on.
+    pub fn reads_log_of(&mut self, peer: Slot, incarnation: u64) {
+        self.counters.applied.entry(peer).or_default().incarnation = incarnation;
+    }
+
+    /// Whether the log goes on from what a peer says it has.
+    pub fn continues_from(&self, cursor: LogCursor) -> bool {
+        self.counters.branch.holds(cursor, self.counters.last)
+    }
+
+    /// Whether `peer` is to tell its full state.
+    pub fn wants_state(&self, peer: Slot) -> bool {
+        self.counters.lost || self.listens_first(peer)
+    }
+
+    /// Whether `peer` has yet to tell what it has before it hears of anything from here.
+    pub fn listens_first(&self, peer: Slot) -> bool {
+        self.adopting.contains(&peer)
+    }
+
+    /// This replica tells `peer` what it has: from now on nothing here becomes a node of the peer.
+    pub fn tells(&mut self, peer: Slot) {
+        self.adopting.remove(&peer);
+    }
+
+    /// Whether a peer's state is being taken in: names may be in conflict for a moment only.
+    pub fn is_catching_up(&self) -> bool {
+        !self.catching_up.is_empty() || !self.adopting.is_empty()
+    }
+
+    /// What a peer is to be told that differs in `differing` (nodes here) and has `only_there`.
+    /// `removed_too`: the peer's state was lost, so it also hears what it must not bring back.
+    pub fn plan(
+        &self,
+        differing: &BTreeSet<NodeId>,
+        only_there: &[NodeId],
+        removed_too: bool,
+    ) -> Plan {
+        let mut nodes: Vec<(usize, NodeId)> =
+            differing.iter().filter_map(|id| Some((self.tree.depth(*id)?, *id))).collect();
+        nodes.sort_unstable();
+        let mut nodes: Vec<NodeId> = nodes.into_iter().map(|(_, id)| id).collect();
+        let mut gone = only_there.to_vec();
+        if removed_too {
+            let removed = self.tree.removed_by_depth();
+            gone.extend(removed.iter().rev());
+            nodes.extend(removed);
+        }
+        gone.retain(|id| self.counters.seen.has_node(*id));
+        let begin = self.told(Sequence(0), Exchange::Begin(self.counters.seen.clone()));
+        let end = self.told(self.log.last(), Exchange::End);
+        Plan { begin, nodes, gone, end }
+    }
+
+    /// The state of `node` as a step of an exchange. `None` if there is nothing to tell: the node
+    /// is forgotten, or it has more names than travel.
+    pub fn tell_node(&self, node: NodeId) -> Option<Change> {
+        let state = self.tree.state(node)?;
+        let tellable =
+            state.names.len() <= NAMES_TOLD_MAX && state.names.is_empty() == (node == NodeId::ROOT);
+        tellable.then(|| self.told(Sequence(0), Exchange::Node(Box::new(state))))
+    }
+
+    /// The removal of `node` as a step of an exchange, unless it is back.
+    pub fn tell_gone(&self, node: NodeId) -> Option<Change> {
+        let lacks = self.tree.node(node).is_none_or(|node| node.is_unlinked());
+        lacks.then(|| self.told(Sequence(0), Exchange::Gone(node)))
+    }
+
+    fn told(&self, seq: Sequence, step: Exchange) -> Change {
+        let version = Version { lamport: self.counters.lamport, slot: self.slot };
+        Change { seq, version, op: Op::Exchange(step) }
+    }
+
+    pub(super) fn catch_up(&mut self, peer: Slot, change: &Change, step: &Exchange) -> Vec<Effect> {
+        if let Exchange::Begin(theirs) = step {
+            let begun = CatchUp {
+                own: self.counters.seen.clone(),
+                theirs: theirs.clone(),
+                now: change.version,
+                removed_here: BTreeMap::new(),
+            };
+            self.catching_up.insert(peer, begun);
+            return Vec::new();
+        }
+        // A step without a beginning belongs to a session that is over.
+        let Some(mut with) = self.catching_up.remove(&peer) else { return Vec::new() };
+        let effects = match step {
+            Exchange::Node(state) => self.take_state(peer, state, &mut with),
+            Exchange::Gone(node) => {
+                let removal = |tree: &mut Tree| tree.merge_removal(*node, with.sight());
+                self.tree.recorded(removal).1
+            }
+            Exchange::Begin(_) | Exchange::End => {
+                self.caught_up(peer, change.seq, &with);
+                return Vec::new();
+            }
+        };
+        self.catching_up.insert(peer, with);
+        effects
+    }
+
+    fn take_state(&mut self, peer: Slot, state: &NodeState, with: &mut CatchUp) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.adopting.contains(&peer)
+            && self.tree.node(state.node).is_none()
+            && let Some(twin) = self.tree.twin(state, self.slot, &with.theirs)
+        {
+            effects.extend(self.tree.recorded(|tree| tree.adopt(twin, state.node)).1);
+        }
+        if state.removed {
+            return effects;
+        }
+        if let Some(content) = state.content() {
+            let seen = |version| with.theirs.has_version(version);
+            let version = state.content_version;
+            effects.extend(self.set_aside_unseen(state.node, content, version, &seen));
+        }
+        self.make_parents_again(state, with, &mut effects);
+        let (merged, made) = self.tree.recorded(|tree| tree.merge(state, with.sight()));
+        effects.extend(made);
+        if merged == Merged::RemovedHere && state.kind() == Kind::Dir {
+            with.removed_here.insert(state.node, state.clone());
+        }
+        effects
+    }
+
+    /// A directory removed here in which the peer has something new comes back for it.
+    fn make_parents_again(
+        &mut self,
+        state: &NodeState,
+        with: &mut CatchUp,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut again = Vec::new();
+        for (parent, ..) in &state.names {
+            let mut up = *parent;
+            while let Some(dir) = with.removed_here.remove(&up) {
+                up = dir.names.first().map_or(NodeId::ROOT, |(parent, ..)| *parent);
+                again.push(NodeState { held: true, ..dir });
+            }
+        }
+        for dir in again.iter().rev() {
+            let insert = |tree: &mut Tree| tree.insert_state(dir, with.now);
+            effects.extend(self.tree.recorded(insert).1);
+        }
+    }
+
+    fn caught_up(&mut self, peer: Slot, seq: Sequence, with: &CatchUp) {
+        self.counters.seen.merge(&with.theirs);
+        self.counters.applied.entry(peer).or_default().seq = seq;
+        self.adopting.remove(&peer);
+        self.counters.lost = false;
+    }
+}
+
+impl CatchUp {
+    fn sight(&self) -> Sight<'_> {
+        Sight { own: &self.own, theirs: &self.theirs, now: self.now }
+    }
+}

@@ -1,0 +1,149 @@
+//! Bringing a peer up to date by state: digests of all nodes, and the states and removals that
+//! differ. The decisions are [`lockstep_core::Replica`]'s.
+
+use crate::volume::Volume;
+use lockstep_core::tree::{Node, NodeState};
+use lockstep_core::{
+    Change, DigestIndex, LogCursor, Met, NodeId, Plan, Replica, Sequence, Slot, Start,
+};
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seconds from 1970 to 2025: node counters have 48 bits, and start above 2^16 per second since.
+const NODE_EPOCH_SECS: u64 = 1_735_689_600;
+
+/// Numbers above all that were drawn in runs before this one, even by a state that was lost or is
+/// newer than this copy of it: runs start by the clock, and none draws 65,536 nodes in each second
+/// or 1,024 Lamport times in each millisecond of its life.
+pub(crate) fn start_of_run() -> Start {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let random = RandomState::new().hash_one(since_1970);
+    let secs = since_1970.as_secs().saturating_sub(NODE_EPOCH_SECS).min(u64::from(u32::MAX) - 1);
+    Start {
+        incarnation: random | 1,
+        node: secs << 16 | random >> 48,
+        lamport: (since_1970.as_millis() as u64) << 10,
+    }
+}
+
+/// One part of an exchange of state.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// What to send, in order.
+    pub changes: Vec<Change>,
+    done: BTreeSet<NodeId>,
+}
+
+impl Volume {
+    /// A peer opens a session and tells how far it has the own log.
+    pub fn meet(&self, peer: Slot, theirs: LogCursor) -> Met {
+        let mut state = self.write_state();
+        let only = state.replica.log.peers() <= 1;
+        state.replica.meet(peer, theirs, only)
+    }
+
+    /// How far the log of `peer` is applied here, and which of its logs.
+    pub fn cursor(&self, peer: Slot) -> LogCursor {
+        self.read_state().replica.cursor(peer)
+    }
+
+    /// Changes of `peer` that are applied from now on were numbered by its run `incarnation`.
+    pub fn reads_log_of(&self, peer: Slot, incarnation: u64) {
+        if self.cursor(peer).incarnation != incarnation {
+            self.write_state().replica.reads_log_of(peer, incarnation);
+        }
+    }
+
+    /// The run that numbers the own log.
+    pub fn incarnation(&self) -> u64 {
+        self.read_state().replica.incarnation()
+    }
+
+    /// Whether `peer` is to tell its full state.
+    pub fn wants_state(&self, peer: Slot) -> bool {
+        self.read_state().replica.wants_state(peer)
+    }
+
+    /// Whether `peer` has yet to tell what it has before it hears of anything from here.
+    pub fn listens_first(&self, peer: Slot) -> bool {
+        self.read_state().replica.listens_first(peer)
+    }
+
+    /// Digests of all nodes that have a name.
+    pub fn digests(&self) -> DigestIndex {
+        let state = self.read_state();
+        let nodes = state.replica.tree.iter().filter(|(_, node)| !node.is_unlinked());
+        let digest = |(id, _): (NodeId, &Node)| Some((id, digest(&state.replica.tree.state(id)?)));
+        DigestIndex::new(nodes.filter_map(digest).collect())
+    }
+
+    /// From now on this replica tells `peer` what it has; see [`Replica::plan`].
+    pub fn plan_exchange(
+        &self,
+        peer: Slot,
+        differing: &BTreeSet<NodeId>,
+        only_there: &[NodeId],
+        removed_too: bool,
+    ) -> Plan {
+        let mut state = self.write_state();
+        state.replica.tells(peer);
+        state.replica.plan(differing, only_there, removed_too)
+    }
+
+    /// The states of `nodes`, each after those of directories above it that have changed since
+    /// `index` was made.
+    pub fn tell_nodes(&self, nodes: &[NodeId], index: &DigestIndex, told: &mut Told) {
+        let state = self.read_state();
+        for node in nodes {
+            let mut above = Vec::new();
+            let mut up = state.replica.tree.parent(*node);
+            while up != NodeId::ROOT && !told.done.contains(&up) {
+                if is_new(&state.replica, up, index) {
+                    above.push(up);
+                }
+                up = state.replica.tree.parent(up);
+            }
+            above.reverse();
+            above.push(*node);
+            for node in above {
+                if told.done.insert(node) {
+                    told.changes.extend(state.replica.tell_node(node));
+                }
+            }
+        }
+    }
+
+    /// The removals of `nodes`.
+    pub fn tell_gone(&self, nodes: &[NodeId]) -> Vec<Change> {
+        let state = self.read_state();
+        nodes.iter().filter_map(|node| state.replica.tell_gone(*node)).collect()
+    }
+
+    /// Whether the log still reaches back to the change after `cursor`, and is the log it is of.
+    pub fn log_reaches(&self, cursor: LogCursor) -> bool {
+        let (last, continues) = {
+            let state = self.read_state();
+            (state.replica.log.last(), state.replica.continues_from(cursor))
+        };
+        let first = self.db.first_log().ok().flatten();
+        let kept = cursor.seq >= last || first.is_some_and(|first| first <= cursor.seq.next());
+        continues && kept
+    }
+
+    /// Last change in the own log.
+    pub fn last(&self) -> Sequence {
+        self.read_state().replica.last()
+    }
+}
+
+fn is_new(replica: &Replica, node: NodeId, index: &DigestIndex) -> bool {
+    let now = replica.tree.state(node).map(|state| digest(&state));
+    index.digest(node) != now
+}
+
+fn digest(state: &NodeState) -> u128 {
+    let bytes = postcard::to_stdvec(state).expect("states always encode");
+    let hash = *blake3::hash(&bytes).as_bytes();
+    u128::from_le_bytes(hash[..16].try_into().expect("16 of 32 bytes"))
+}
