@@ -5,6 +5,7 @@
 //! an attribute, and it is not set on disk. A conflict lasts as long as there are two versions to
 //! choose from: until one is removed, moved over the other, or made equal to it.
 
+mod packed;
 mod repository;
 mod resolve;
 

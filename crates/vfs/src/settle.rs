@@ -110,6 +110,9 @@ impl Volume {
     ) -> Result<()> {
         let kept_by = winner_slot(state, winner);
         let path = state.replica.tree.path_in(at.dir, at.name.as_bytes()).ok_or(Errno::NoEntry)?;
+        if repository.below.is_empty() && name.as_bytes() == b"packed-refs" {
+            self.unpack_losing_refs(state, (loser, &path), winner, repository)?;
+        }
         match self.aside_in_repository(state, loser, &path, repository, name)? {
             Aside::Place(to) => {
                 self.move_name(state, loser, at, to)?;
@@ -211,7 +214,7 @@ impl Volume {
         Ok(())
     }
 
-    fn tell_moved(&self, place: &Place) {
+    pub(crate) fn tell_moved(&self, place: &Place) {
         if let Some(cache) = self.cache() {
             cache.invalidate_entry(place.dir, place.name.as_bytes());
             cache.invalidate_node(place.dir);

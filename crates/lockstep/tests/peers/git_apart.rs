@@ -147,3 +147,30 @@ fn a_bare_repository_pushed_to_on_both_sides_keeps_branches_and_tags() {
         assert_eq!(copies_of(peer, "bare/refs/heads/main"), Vec::<String>::new());
     }
 }
+
+#[test]
+fn branches_packed_on_both_sides_are_kept_as_refs() {
+    let pair = connected!();
+    let git = Git::new(&pair.outside("git"));
+    let (on_a, on_b) = (pair.a.at("repo"), pair.b.at("repo"));
+    fs::create_dir(&on_a).unwrap();
+    git.run(&on_a, &["init", "-q"]);
+    commit(&git, &on_a, "file", "base");
+    git.run(&on_a, &["branch", "same"]);
+    pair.identical();
+    let commits = std::cell::RefCell::new(Vec::new());
+    let commit_and_gc = |repo: &Path, text: &str| {
+        commits.borrow_mut().push(commit(&git, repo, &format!("of {text}"), text));
+        git.run(repo, &["tag", "v1"]);
+        git.run(repo, &["gc", "-q"]);
+    };
+    while_apart(&pair, |_| commit_and_gc(&on_a, "from a"), |_| commit_and_gc(&on_b, "from b"));
+    pair.identical();
+    let commits = commits.take();
+    kept_as_refs(&pair, &git, "repo", ".git", &[&commits[0], &commits[1]]);
+    for peer in [&pair.a, &pair.b] {
+        assert_eq!(copies_of(peer, "repo/.git/packed-refs").len(), 1);
+        let kept = git.run(&peer.at("repo"), &["for-each-ref", "refs/lockstep/"]);
+        assert_eq!(kept.lines().count(), 2, "main and v1, for `same` is the same: {kept}");
+    }
+}

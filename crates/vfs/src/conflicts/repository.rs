@@ -9,7 +9,7 @@ use lockstep_core::{EntryName, NodeId, Place};
 use std::path::Path;
 
 /// Longest content of a ref that is looked at, in bytes.
-const REF_MAX_BYTES: u64 = 4096;
+pub(super) const REF_MAX_BYTES: u64 = 4096;
 /// Hexadecimal digits of an object id: SHA-1, SHA-256.
 const OBJECT_ID_DIGITS: [usize; 2] = [40, 64];
 
@@ -69,7 +69,7 @@ impl Volume {
     }
 
     /// The first of `name`, `name-2`, … in `dir` that is free, unless one has this value already.
-    fn free_ref(
+    pub(super) fn free_ref(
         &self,
         state: &State,
         dir: NodeId,
@@ -90,7 +90,12 @@ impl Volume {
 
     /// The directory that `names` lead to from `dir`, made where it is missing; beside what is no
     /// directory.
-    fn dirs_in(&self, state: &mut State, mut dir: NodeId, names: &[EntryName]) -> Result<NodeId> {
+    pub(super) fn dirs_in(
+        &self,
+        state: &mut State,
+        mut dir: NodeId,
+        names: &[EntryName],
+    ) -> Result<NodeId> {
         for name in names {
             let is_dir = |state: &State, id| {
                 state.replica.tree.node(id).is_some_and(|node| node.dir().is_some())
@@ -132,7 +137,7 @@ fn ref_dirs(
 }
 
 /// `host` as one component of a ref's name (git-check-ref-format(1)).
-fn ref_component(host: &str) -> String {
+pub(super) fn ref_component(host: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
     let name: String = host.chars().take(64).map(plain).collect();
     let name = name.trim_matches('-');
