@@ -9,6 +9,7 @@ pub mod caller;
 pub mod listener;
 
 use crate::errors::{Failure, Outcome};
+use lockstep_vfs::Policy;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -89,6 +90,21 @@ pub enum Request {
         /// Of one volume (its name, or the beginning of its id), else of all.
         volume: Option<String>,
     },
+    /// Fetch a path and everything below it, and keep it.
+    Pin {
+        /// The path where users see it, absolute.
+        path: PathBuf,
+    },
+    /// Take a pin away.
+    Unpin {
+        /// The path where users see it, absolute.
+        path: PathBuf,
+    },
+    /// Give up bytes that a connected peer keeps.
+    Evict {
+        /// The path where users see it, absolute.
+        path: PathBuf,
+    },
     /// Bring back whatever is not open or not mounted.
     Start,
     /// Flush, unmount, leave.
@@ -118,6 +134,9 @@ pub struct Place {
     pub no_mount: bool,
     /// Address to listen on.
     pub listen: Option<SocketAddr>,
+    /// When contents come here.
+    #[serde(default)]
+    pub policy: Policy,
 }
 
 /// One line back.

@@ -134,10 +134,26 @@ impl Link {
 
     /// The chunks of a content, checked for size but not yet against the content's hash.
     pub async fn manifest(&self, node: NodeId, content: ContentRef) -> Result<Manifest> {
+        self.ask_manifest(node, content, false).await
+    }
+
+    /// The same, of a content that the peer has on its disk for good and is not giving up; else
+    /// [`Refusal::Gone`].
+    pub async fn kept_manifest(&self, node: NodeId, content: ContentRef) -> Result<Manifest> {
+        self.ask_manifest(node, content, true).await
+    }
+
+    async fn ask_manifest(
+        &self,
+        node: NodeId,
+        content: ContentRef,
+        kept: bool,
+    ) -> Result<Manifest> {
         let request = proto::ManifestRequest {
             volume: wire::volume_bytes(self.volume()),
             node: node.0,
             content: Some(wire::encode_content(content)),
+            kept,
         };
         let mut caller = self.caller(Purpose::Read);
         let call = caller.get_manifest(request);

@@ -34,13 +34,15 @@ pub trait PeerService: Send + Sync + 'static {
     /// What is in ranges of node ids here, one part for each of at most
     /// [`lockstep_core::compare::ASKED_MAX`].
     fn summarize(&self, peer: PeerId, volume: VolumeId, ranges: &[NodeRange]) -> Result<Vec<Part>>;
-    /// The chunks of a content.
+    /// The chunks of a content. If `kept`, only of one that the peer may rely on: it is on the disk
+    /// here for good and is not being given up.
     fn manifest(
         &self,
         peer: PeerId,
         volume: VolumeId,
         node: NodeId,
         content: ContentRef,
+        kept: bool,
     ) -> Result<Manifest>;
     /// `len` bytes of a content from `offset` (never beyond its size), pushed into `sink` in
     /// order, in pieces of any size; `sink` answers `false` when the receiver is gone.

@@ -103,6 +103,7 @@ impl Volume {
                 Ok(()) => {}
             }
             if let Some(node) = self.must_wait_for(state, &incoming.change.op) {
+                self.want_now(state, node);
                 return Err(ApplyError::Waiting(node));
             }
             let Ok(effects) = state.replica.apply_remote(peer, &incoming.change) else { continue };
@@ -203,10 +204,7 @@ impl Volume {
             Effect::Times { node } => self.dress_times(state, *node),
             Effect::Xattr { node, name } => self.dress_xattr(state, *node, name),
             Effect::Wanted { node } => {
-                let tree = &state.replica.tree;
-                let wanted = tree.node(*node).and_then(|n| n.file()).and_then(|f| f.wanted());
-                if wanted.is_some() {
-                    state.wanted.insert(*node);
+                if state.want(*node) {
                     self.transfers.queue(*node, false);
                 }
                 self.size_placeholder(state, *node)
@@ -241,8 +239,9 @@ impl Volume {
             self.dress_xattr(state, node, &name)?;
         }
         if absent {
-            state.wanted.insert(node);
-            self.transfers.queue(node, false);
+            if state.want(node) {
+                self.transfers.queue(node, false);
+            }
         }
         Ok(())
     }

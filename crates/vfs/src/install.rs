@@ -33,7 +33,12 @@ impl Volume {
     /// The next content to fetch in the background; waits up to `timeout` for one.
     pub fn next_fetch(&self, timeout: Duration) -> Option<FetchJob> {
         let node = self.transfers.next_background(timeout)?;
-        self.job(node)
+        let due = {
+            let state = self.read_state();
+            let unlinked = state.replica.tree.node(node).is_some_and(|n| n.is_unlinked());
+            unlinked || state.wanted.contains(&node)
+        };
+        due.then(|| self.job(node)).flatten()
     }
 
     /// The next content a reader waits for, and the offset of the bytes it waits for.
@@ -189,6 +194,7 @@ impl Volume {
             *open.file.write() = Some(fresh);
         }
         state.wanted.remove(&node);
+        state.residency.came(node);
         self.transfers.finish(node);
         if before.size_bytes > limits::INLINE_CONTENT_MAX_BYTES {
             self.transfers.left_behind(node);
@@ -321,6 +327,7 @@ impl Volume {
                 return Ok(Waited::Read(read));
             }
             if asked != Some(wanted) {
+                self.want_now(&mut self.write_state(), open.node);
                 self.transfers.demand(Demand { node: open.node, offset });
                 self.transfers.queue(open.node, true);
                 asked = Some(wanted);

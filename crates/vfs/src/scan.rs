@@ -158,9 +158,7 @@ impl Scan<'_> {
             self.volume.disk.unlink(path)?;
             self.volume.disk.create(path, mode)?;
         }
-        if file.wanted().is_some() {
-            state.wanted.insert(node);
-        }
+        state.want(node);
         Ok(())
     }
 

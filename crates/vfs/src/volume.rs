@@ -3,6 +3,7 @@
 use crate::errno::{Errno, Result};
 use crate::files::{Handle, OpenFile};
 use crate::request::{KernelCache, Stat};
+use crate::residency::Residency;
 use crate::signal::{Replacing, Signal};
 use crate::transfers::Transfers;
 use lockstep_core::{Announcements, EntryName, NodeId, Replica, Slot, Timespec, limits};
@@ -52,10 +53,12 @@ pub struct VolumeStatus {
     pub unannounced: u64,
     /// Local changes not numbered yet.
     pub unnumbered: u64,
-    /// Files whose newest content is not here yet.
+    /// Files whose newest content is not here yet and is to come.
     pub absent: u64,
     /// Bytes of that content.
     pub absent_bytes: u64,
+    /// Nodes that are pinned.
+    pub pins: u64,
 }
 
 /// A volume as its local callers and its pump see it. See the crate's documentation for locks.
@@ -89,6 +92,8 @@ pub(crate) struct State {
     pub announce: Announcements,
     /// Files with content to fetch or to install.
     pub wanted: BTreeSet<NodeId>,
+    /// Which contents are to be here.
+    pub residency: Residency,
     /// Contents that no peer has any more: their successors are on the way.
     pub gone: HashMap<NodeId, lockstep_core::Version>,
     /// Files that the log waits for, a moment at most.
@@ -126,12 +131,15 @@ impl Volume {
             replica.start_without_state();
         }
         replica.tree.name_host(slot, host);
-        let wanted = crate::scan::wanted(&replica);
+        let residency = Residency::load(&db)?;
+        let mut wanted = crate::scan::wanted(&replica);
+        wanted.retain(|node| residency.is_due(&replica.tree, *node));
         let trash = crate::trash::load(db.records("trash/")?, &*disk, wall_clock())?;
         let state = State {
             replica,
             announce: Announcements::default(),
             wanted,
+            residency,
             gone: HashMap::new(),
             held: HashMap::new(),
             pending_since_ms: None,
@@ -255,6 +263,7 @@ impl Volume {
             unnumbered: state.replica.pending_len() as u64,
             absent: state.wanted.len() as u64,
             absent_bytes: absent_bytes.sum(),
+            pins: state.residency.pins(),
         }
     }
 }

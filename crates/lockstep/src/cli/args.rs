@@ -1,7 +1,9 @@
 //! The command line as it is typed.
 
 use crate::control::Side;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use lockstep_vfs::Policy;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -50,6 +52,12 @@ pub enum Command {
     Conflicts(Conflicts),
     /// Show, restore or remove for good what peers' changes deleted or overwrote here
     Trash(Trash),
+    /// Fetch PATH and everything below it, and keep it here
+    Pin(OnePath),
+    /// Take the pin of PATH away; what is here stays until it is evicted
+    Unpin(OnePath),
+    /// Give up the bytes of PATH that a connected peer keeps; they come back when they are read
+    Evict(OnePath),
     /// Take a volume's mount away until the next `start`; it stays shared
     Unmount(OneVolume),
     /// Start the daemon, and open and mount again whatever is not
@@ -100,9 +108,20 @@ pub struct PlaceArgs {
     /// Where peers reach this side; port 0 picks a free one, which is kept
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
+    /// When contents come here: `eager` fetches all of them at once, `on-demand` each when it is
+    /// first read
+    #[arg(long, value_name = "POLICY", default_value = "eager", value_parser = policies())]
+    pub policy: Policy,
     /// Keep the daemon in this terminal until it is interrupted
     #[arg(long)]
     pub foreground: bool,
+}
+
+/// Arguments of `pin`, `unpin` and `evict`.
+#[derive(Args, Debug)]
+pub struct OnePath {
+    /// A file or directory in a volume
+    pub path: PathBuf,
 }
 
 /// Arguments of `wait`.
@@ -189,6 +208,13 @@ pub struct Demo {
     pub repo: Option<String>,
 }
 
+fn policies() -> impl TypedValueParser<Value = Policy> {
+    PossibleValuesParser::new(["eager", "on-demand"]).map(|word| match word.as_str() {
+        "on-demand" => Policy::OnDemand,
+        _ => Policy::Eager,
+    })
+}
+
 /// Longest patience of `wait`: ten years, in seconds.
 const PATIENCE_MAX_S: f64 = 315_360_000.0;
 
@@ -230,6 +256,11 @@ mod tests {
             "lockstep trash empty v",
             "lockstep start --foreground",
             "lockstep stop",
+            "lockstep share d --policy on-demand",
+            "lockstep join c d --policy eager",
+            "lockstep pin p --json",
+            "lockstep unpin p",
+            "lockstep evict p",
             "lockstep demo --keep --repo u",
             "lockstep daemon",
         ] {
@@ -240,6 +271,8 @@ mod tests {
             "lockstep share",
             "lockstep share d --mount m --no-mount",
             "lockstep share d --listen here",
+            "lockstep share d --policy never",
+            "lockstep evict",
             "lockstep wait --timeout -1",
             "lockstep wait --timeout never",
             "lockstep conflicts resolve p",

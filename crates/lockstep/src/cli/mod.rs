@@ -104,6 +104,18 @@ fn dispatch(cli: Cli, output: Output) -> Outcome<ExitCode> {
             TrashCommand::Empty(which) => output
                 .finish(ask(Request::TrashEmpty { volume: which.volume }), text::trash_emptied),
         },
+        Command::Pin(which) => {
+            let path = located(&which.path)?;
+            output.finish(ask(Request::Pin { path }), text::pinned)
+        }
+        Command::Unpin(which) => {
+            let path = located(&which.path)?;
+            output.finish(ask(Request::Unpin { path }), text::unpinned)
+        }
+        Command::Evict(which) => {
+            let path = located(&which.path)?;
+            output.finish(ask(Request::Evict { path }), text::evicted)
+        }
         Command::Stop => output.finish(stop(&home), text::stopped),
         Command::Daemon => match run::run(&home, None, |_| ()) {
             Err(failure) if failure.is_early() => {
@@ -219,7 +231,7 @@ fn stop(home: &Home) -> Outcome<Value> {
 
 fn place(args: PlaceArgs) -> Outcome<Place> {
     let mount = args.mount.map(|mount| absolute(&mount)).transpose()?;
-    Ok(Place { mount, no_mount: args.no_mount, listen: args.listen })
+    Ok(Place { mount, no_mount: args.no_mount, listen: args.listen, policy: args.policy })
 }
 
 /// The daemon has another working directory.

@@ -75,6 +75,9 @@ pub fn status(answer: &Value) -> String {
         for peer in volume["peers"].as_array().into_iter().flatten() {
             out.push_str(&peer_line(peer));
         }
+        if volume["policy"] == "on-demand" {
+            out.push_str("  on demand: contents come when they are read\n");
+        }
         out.push_str(&pending_line(volume));
         for problem in volume["problems"].as_array().into_iter().flatten() {
             let _ = writeln!(out, "  problem: {}", problem.as_str().unwrap_or_default());
@@ -190,6 +193,31 @@ pub fn trash_emptied(answer: &Value) -> String {
 /// A moment in UTC: `YYYY-MM-DD HH.MM.SS`.
 fn moment(unix_secs: i64) -> String {
     lockstep_core::tree::civil(unix_secs)
+}
+
+/// What `pin` says.
+pub fn pinned(answer: &Value) -> String {
+    let (path, files, absent) = (word(answer, "path"), &answer["files"], &answer["absent"]);
+    format!("Pinned {path}: {files} files, {absent} of them are on their way here\n")
+}
+
+/// What `unpin` says.
+pub fn unpinned(answer: &Value) -> String {
+    let path = word(answer, "path");
+    match answer["was_pinned"] == true {
+        true => format!("Unpinned {path}: its bytes stay until `lockstep evict`\n"),
+        false => format!("{path} was not pinned itself\n"),
+    }
+}
+
+/// What `evict` says.
+pub fn evicted(answer: &Value) -> String {
+    let bytes = size(answer["bytes"].as_u64().unwrap_or_default());
+    let mut out = format!("Evicted {} files, {bytes}\n", answer["evicted"]);
+    for stays in answer["reasons"].as_array().into_iter().flatten() {
+        let _ = writeln!(out, "{} stays: {}", word(stays, "path"), word(stays, "reason"));
+    }
+    out
 }
 
 fn mount_of(volume: &Value) -> String {

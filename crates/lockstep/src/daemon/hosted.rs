@@ -242,6 +242,7 @@ fn spec(record: &VolumeRecord, home: &Home) -> VolumeSpec {
         backing: record.backing.clone(),
         state_dir: home.volume(record.id).join("state"),
         slot: record.slot,
+        policy: record.policy,
         host: super::config::host_name(home),
         verify_pause: super::config::verify_pause(home),
     }

@@ -40,7 +40,8 @@ pub fn join(daemon: &Daemon, code: &str, dir: &Path, place: &Place) -> Outcome<V
     let site = surveyor(daemon).join(dir, place, &mut undo)?;
     let listen = place.listen.map(|address| daemon.listen(address)).transpose()?;
     let grant = pair(daemon, &invite, listen)?;
-    let record = record(daemon, &invite, &grant, &site, listen);
+    let record =
+        VolumeRecord { policy: place.policy, ..record(daemon, &invite, &grant, &site, listen) };
     let volume = establish(daemon, record, Fresh::Joining, &mut undo)
         .map_err(|failure| failure.advise("then ask for a new code: this one is used up"))?;
     undo.forget();

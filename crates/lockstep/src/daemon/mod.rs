@@ -7,7 +7,7 @@
 //! | [`lock`], [`run`] | the life of the process |
 //! | [`volumes`], [`hosted`], [`record`] | the volumes, one of them, what is remembered of it |
 //! | [`directory`], [`owner`], [`undo`] | which directories may be shared; leaving no halves |
-//! | [`share`], [`join`], [`wait`], [`report`], [`trash`], [`conflicts`], [`verify`] | the commands |
+//! | [`share`], [`join`], [`wait`], [`residency`], [`report`], [`trash`], [`conflicts`], [`verify`] | the commands |
 //! | [`router`] | what peers ask, passed to the volume it is about |
 //! | [`config`], [`durable`], [`addresses`] | settings, files that survive, our own addresses |
 
@@ -24,6 +24,7 @@ pub mod lock;
 pub mod owner;
 pub mod record;
 pub mod report;
+pub mod residency;
 pub mod router;
 pub mod run;
 pub mod share;
@@ -121,6 +122,9 @@ impl Daemon {
             Request::TrashList { volume } => trash::list(self, volume.as_deref()),
             Request::TrashRestore { path } => trash::restore(self, &path),
             Request::TrashEmpty { volume } => trash::empty(self, volume.as_deref()),
+            Request::Pin { path } => residency::pin(self, &path),
+            Request::Unpin { path } => residency::unpin(self, &path),
+            Request::Evict { path } => residency::evict(self, &path),
             Request::Start => {
                 let _changing = self.change()?;
                 Ok(self.bring_up())

@@ -4,6 +4,7 @@ use super::durable;
 use crate::errors::{Failure, Outcome};
 use crate::home::Home;
 use lockstep_core::{PeerId, Slot, VolumeId};
+use lockstep_vfs::Policy;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,9 @@ pub struct VolumeRecord {
     pub name: String,
     /// The directory of its plain files.
     pub backing: PathBuf,
+    /// When contents come here.
+    #[serde(default)]
+    pub policy: Policy,
     /// Where it is mounted; `None` for a volume without a mount.
     pub mount: Option<PathBuf>,
     /// This replica's number.
@@ -59,6 +63,7 @@ impl VolumeRecord {
             id,
             name,
             backing,
+            policy: Policy::default(),
             mount: None,
             slot,
             next_slot: Slot(slot.0 + 1),

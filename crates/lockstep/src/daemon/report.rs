@@ -43,6 +43,8 @@ fn one(daemon: &Daemon, volume: &Hosted) -> Value {
         "id": record.id.to_string(),
         "mount": record.mount,
         "backing": record.backing,
+        "policy": record.policy,
+        "pins": volume.pump().map(|pump| pump.volume().status().pins),
         "mounted": volume.is_mounted(),
         "open": is_open,
         "listen": record.listen,

@@ -93,8 +93,9 @@ impl PeerService for Router {
         volume: VolumeId,
         node: NodeId,
         content: ContentRef,
+        kept: bool,
     ) -> Result<Manifest> {
-        self.pump(volume)?.manifest(peer, node, content)
+        self.pump(volume)?.manifest(peer, node, content, kept)
     }
 
     fn read(

@@ -40,6 +40,7 @@ pub fn share(daemon: &Daemon, dir: &Path, name: Option<String>, place: &Place) -
     let record = VolumeRecord {
         mount: site.mount.clone(),
         listen: Some(listen),
+        policy: place.policy,
         ..VolumeRecord::new(fresh_id()?, name, site.backing.clone(), FIRST_SLOT)
     };
     let volume = establish(daemon, record, Fresh::Created, &mut undo)?;

@@ -15,6 +15,7 @@
 mod barrier;
 mod catch_up;
 mod drive;
+mod evict;
 mod fetch;
 mod peer;
 mod receive;
@@ -56,6 +57,8 @@ pub struct VolumeSpec {
     pub slot: Slot,
     /// What this machine calls itself.
     pub host: String,
+    /// When contents come here.
+    pub policy: lockstep_vfs::Policy,
     /// Pause between two checks of the whole volume.
     pub verify_pause: std::time::Duration,
 }
@@ -136,6 +139,7 @@ impl Pump {
         let db = StateDb::open(&spec.state_dir)?;
         let volume = Volume::start(Arc::new(disk), db, spec.slot, &spec.host, fresh)
             .with_context(|| format!("cannot open the volume \"{}\"", spec.name))?;
+        volume.set_policy(spec.policy);
         let pump = Arc::new(Pump {
             spec,
             runtime,

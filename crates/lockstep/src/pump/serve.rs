@@ -100,8 +100,17 @@ impl Pump {
         Ok(ranges.iter().map(|range| digests.part(*range)).collect())
     }
 
-    /// The chunks of a content.
-    pub fn manifest(&self, _id: PeerId, node: NodeId, content: ContentRef) -> Result<Manifest> {
+    /// The chunks of a content; if `kept`, of one that the peer may rely on.
+    pub fn manifest(
+        &self,
+        _id: PeerId,
+        node: NodeId,
+        content: ContentRef,
+        kept: bool,
+    ) -> Result<Manifest> {
+        if kept && !self.volume.keeps(node, content) {
+            return Err(Refusal::Gone);
+        }
         self.volume.manifest(node, content).map_err(refused)
     }
 

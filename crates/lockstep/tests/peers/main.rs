@@ -20,6 +20,7 @@ mod merging;
 mod names;
 mod ordinary_user;
 mod reader;
+mod residency;
 mod restarts;
 mod reuse;
 mod seed_bugs;

@@ -102,18 +102,25 @@ impl Peer {
     /// Shares the directory; the JSON that `share` printed.
     #[track_caller]
     pub fn share(&self) -> Value {
-        self.publish(&[OsStr::new("share"), self.backing.as_os_str()])
+        self.publish(&[OsStr::new("share"), self.backing.as_os_str()], &[])
     }
 
     /// Joins with the directory; the JSON that `join` printed.
     #[track_caller]
     pub fn join(&self, code: &str) -> Value {
-        self.publish(&[OsStr::new("join"), OsStr::new(code), self.backing.as_os_str()])
+        self.join_with(code, &[])
+    }
+
+    /// The same, with further options.
+    #[track_caller]
+    pub fn join_with(&self, code: &str, options: &[&str]) -> Value {
+        self.publish(&[OsStr::new("join"), OsStr::new(code), self.backing.as_os_str()], options)
     }
 
     #[track_caller]
-    fn publish(&self, verb: &[&OsStr]) -> Value {
+    fn publish(&self, verb: &[&OsStr], options: &[&str]) -> Value {
         let mut args = verb.to_vec();
+        args.extend(options.iter().map(OsStr::new));
         match (self.placing, &self.mount) {
             (Placing::Beside, Some(mount)) => {
                 args.extend([OsStr::new("--mount"), mount.as_os_str()])

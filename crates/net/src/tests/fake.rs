@@ -130,7 +130,14 @@ impl PeerService for Fake {
         Ok(ranges.iter().map(|range| Part::Listed(vec![(range.first, 7)])).collect())
     }
 
-    fn manifest(&self, _: PeerId, _: VolumeId, _: NodeId, content: ContentRef) -> Result<Manifest> {
+    fn manifest(
+        &self,
+        _: PeerId,
+        _: VolumeId,
+        _: NodeId,
+        content: ContentRef,
+        _: bool,
+    ) -> Result<Manifest> {
         if content.size_bytes == 0 {
             return Err(Refusal::Gone);
         }

@@ -1,0 +1,154 @@
+//! Giving up the bytes of a file that a peer has for good: a placeholder takes its place, and the
+//! bytes come back when somebody reads them.
+//!
+//! Two peers that evict the same file at the same moment must not both succeed. Each asks the other
+//! whether it keeps the bytes, and from before it asks until it is done it answers that very
+//! question with no.
+
+use crate::residency::Mark;
+use crate::volume::{State, Volume};
+use lockstep_core::tree::Node;
+use lockstep_core::{ContentRef, NodeId};
+use lockstep_disk::RenameMode;
+use std::io;
+use std::path::Path;
+
+/// Why the bytes of a file stay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Stays {
+    /// There is no such path.
+    #[error("it does not exist")]
+    Missing,
+    /// Somebody has it open.
+    #[error("it is open: close it first")]
+    Open,
+    /// It holds writes that no peer knows of yet.
+    #[error("it was just written and is not announced yet: run `lockstep wait` first")]
+    Unannounced,
+    /// A newer version of it is on its way here.
+    #[error("a newer version is on its way: run `lockstep wait` first")]
+    Changing,
+    /// It is pinned, or below something that is.
+    #[error("it is pinned: run `lockstep unpin` first")]
+    Pinned,
+    /// Nobody else is known to have the bytes.
+    #[error(
+        "no connected peer has it on its disk: see `lockstep status`, run `lockstep wait` first"
+    )]
+    OnlyHere,
+    /// The disk refused.
+    #[error("the disk here refuses to let go of it: see the log")]
+    Disk,
+}
+
+impl Volume {
+    /// Begins to give up the bytes of `node`: from now until [`Volume::finish_evicting`] no peer is
+    /// told that they are here. Answers the content that a peer must have; `None` if there is
+    /// nothing to give up.
+    pub fn start_evicting(&self, node: NodeId) -> Result<Option<ContentRef>, Stays> {
+        let mut state = self.write_state();
+        let content = self.may_go(&state, node)?;
+        if content.is_some() {
+            state.residency.evicting.insert(node);
+        }
+        Ok(content)
+    }
+
+    /// Ends what [`Volume::start_evicting`] began: gives the bytes up if a peer `has` the content
+    /// for good and nothing changed meanwhile.
+    pub fn finish_evicting(
+        &self,
+        node: NodeId,
+        content: ContentRef,
+        has: bool,
+    ) -> Result<(), Stays> {
+        // The mark comes first: a crash in between must not have the bytes fetched again.
+        let outcome = match has {
+            true => self
+                .mark(node, Some(Mark::Evicted))
+                .map_err(|error| not_evicted(node, &error))
+                .and_then(|()| self.let_go(node, content)),
+            false => Err(Stays::OnlyHere),
+        };
+        if has && outcome.is_err() && self.mark(node, None).is_err() {
+            tracing::debug!(%node, "a file that stays is marked as evicted");
+        }
+        self.write_state().residency.evicting.remove(&node);
+        outcome
+    }
+
+    fn let_go(&self, node: NodeId, content: ContentRef) -> Result<(), Stays> {
+        let mut state = self.write_state();
+        if self.may_go(&state, node)? != Some(content) {
+            return Err(Stays::Changing);
+        }
+        let replaced = self.put_placeholder(&state, node, content.size_bytes);
+        replaced.map_err(|error| not_evicted(node, &error))?;
+        if let Some(file) = state.replica.tree.node_mut(node).and_then(|n| n.file_mut()) {
+            file.resident = false;
+        }
+        drop(state);
+        if let Some(cache) = self.cache() {
+            cache.invalidate_node(node);
+        }
+        self.settle_holdings(node, None);
+        self.commit().map_err(|error| not_evicted(node, &error))
+    }
+
+    /// The content of `node` that may be given up; `None` if there are no bytes to give up.
+    fn may_go(&self, state: &State, node: NodeId) -> Result<Option<ContentRef>, Stays> {
+        let stands = state.replica.tree.node(node).filter(|n| !n.is_unlinked());
+        let file = stands.and_then(Node::file).ok_or(Stays::Missing)?;
+        if file.dirty {
+            return Err(Stays::Unannounced);
+        }
+        if file.incoming.is_some() {
+            return Err(Stays::Changing);
+        }
+        if !file.resident || file.content.size_bytes == 0 {
+            return Ok(None);
+        }
+        if self.open_files.lock().contains_key(&node) {
+            return Err(Stays::Open);
+        }
+        if state.residency.is_pinned(&state.replica.tree, node) {
+            return Err(Stays::Pinned);
+        }
+        Ok(Some(file.content))
+    }
+
+    /// A placeholder takes the names of `node`, all of them.
+    fn put_placeholder(&self, state: &State, node: NodeId, size_bytes: u64) -> io::Result<()> {
+        let tree = &state.replica.tree;
+        let paths: Vec<_> = tree.node(node).map_or(Vec::new(), |n| {
+            n.links.iter().filter_map(|l| tree.path_in(l.parent, l.shown.as_bytes())).collect()
+        });
+        let Some((first, others)) = paths.split_first() else { return Ok(()) };
+        self.disk.replace_by_placeholder(first, size_bytes)?;
+        for other in others {
+            let mut beside = other.as_os_str().to_owned();
+            beside.push(".lockstep-link");
+            self.disk.link(first, Path::new(&beside))?;
+            self.disk.rename(Path::new(&beside), other, RenameMode::Replace)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a peer may rely on `content` of `node` being here: it is on the disk for good, and
+    /// is not being given up.
+    pub fn keeps(&self, node: NodeId, content: ContentRef) -> bool {
+        let here = || {
+            let state = self.read_state();
+            let stands = state.replica.tree.node(node).filter(|n| !n.is_unlinked());
+            let file = stands.and_then(Node::file);
+            file.is_some_and(|f| f.resident && !f.dirty && f.content == content)
+                && !state.residency.evicting.contains(&node)
+        };
+        here() && self.make_durable().is_ok() && here()
+    }
+}
+
+fn not_evicted(node: NodeId, error: &dyn std::fmt::Display) -> Stays {
+    tracing::warn!(%node, %error, "a file is not evicted");
+    Stays::Disk
+}
