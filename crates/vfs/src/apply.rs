@@ -238,10 +238,8 @@ impl Volume {
         for name in names {
             self.dress_xattr(state, node, &name)?;
         }
-        if absent {
-            if state.want(node) {
-                self.transfers.queue(node, false);
-            }
+        if absent && state.want(node) {
+            self.transfers.queue(node, false);
         }
         Ok(())
     }

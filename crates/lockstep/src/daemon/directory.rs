@@ -291,6 +291,7 @@ mod tests {
                 mount: mount.map(|m| self.root.join(m)),
                 no_mount: mount.is_none(),
                 listen: None,
+                ..Place::default()
             };
             let surveyor = Surveyor { home: &self.home, volumes: &self.volumes, dir_mode: 0o755 };
             surveyor.share(&self.root.join(dir), &place, &mut Undo::default())
