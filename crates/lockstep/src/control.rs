@@ -61,7 +61,7 @@ pub enum Request {
         /// Its name, or the beginning of its id.
         volume: String,
     },
-    /// Whether the disk below holds what was written.
+    /// Whether both sides have the same, and the disk below holds what was written.
     Verify {
         /// One volume (its name, or the beginning of its id), else all.
         volume: Option<String>,

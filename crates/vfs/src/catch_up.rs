@@ -4,7 +4,8 @@
 use crate::volume::Volume;
 use lockstep_core::tree::{Node, NodeState};
 use lockstep_core::{
-    Change, DigestIndex, LogCursor, Met, NodeId, Plan, Replica, Sequence, Slot, Start,
+    Change, DigestIndex, LogCursor, Met, NodeId, Perm, Plan, Replica, Sequence, Slot, Start,
+    Timespec, Version,
 };
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -142,8 +143,28 @@ fn is_new(replica: &Replica, node: NodeId, index: &DigestIndex) -> bool {
     index.digest(node) != now
 }
 
+/// The root without registers that no change has ever set: those are each replica's own, as it
+/// found them in its backing directory.
+fn without_own_values(mut state: NodeState) -> NodeState {
+    if state.perm.1 == Version::default() {
+        state.perm.0 = Perm::default();
+    }
+    let (times, set) = &mut state.times;
+    for (time, version) in [
+        (&mut times.atime, set.atime),
+        (&mut times.mtime, set.mtime),
+        (&mut times.ctime, set.ctime),
+    ] {
+        if version == Version::default() {
+            *time = Timespec::default();
+        }
+    }
+    state
+}
+
 fn digest(state: &NodeState) -> u128 {
-    let bytes = postcard::to_stdvec(state).expect("states always encode");
+    let root = (state.node == NodeId::ROOT).then(|| without_own_values(state.clone()));
+    let bytes = postcard::to_stdvec(root.as_ref().unwrap_or(state)).expect("states always encode");
     let hash = *blake3::hash(&bytes).as_bytes();
     u128::from_le_bytes(hash[..16].try_into().expect("16 of 32 bytes"))
 }

@@ -15,6 +15,7 @@ mod apply;
 mod attributes;
 mod catch_up;
 mod commit;
+mod compare;
 mod conflicts;
 mod dirs;
 mod errno;
@@ -43,6 +44,7 @@ mod xattrs;
 
 pub use apply::{ApplyError, Incoming};
 pub use catch_up::Told;
+pub use compare::{Ask, Differing};
 pub use conflicts::{Conflict, Keep, ResolveError, Resolved};
 pub use errno::{Errno, Result};
 pub use evict::Stays;

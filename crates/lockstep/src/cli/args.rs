@@ -46,7 +46,7 @@ pub enum Command {
     Wait(Wait),
     /// Print another invite for a volume (each is used once)
     Invite(OneVolume),
-    /// Compare the disk here with what was written; exit code 1 if they differ
+    /// Compare both sides, and the disk here with what was written; exit code 1 if they differ
     Verify(SomeVolumes),
     /// Show what both sides changed while apart, or settle it
     Conflicts(Conflicts),

@@ -98,8 +98,8 @@ pub fn verified(answer: &Value) -> String {
     let mut out = String::new();
     for volume in answer["volumes"].as_array().into_iter().flatten() {
         for difference in volume["differences"].as_array().into_iter().flatten() {
-            let (path, what) = (word(difference, "path"), word(difference, "what"));
-            let _ = writeln!(out, "{path} {what}");
+            let path = difference["path"].as_str().map(|path| format!("{path} "));
+            let _ = writeln!(out, "{}{}", path.unwrap_or_default(), word(difference, "what"));
         }
         let left_out = volume["left_out"].as_u64().unwrap_or_default();
         if left_out > 0 {

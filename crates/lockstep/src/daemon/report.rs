@@ -68,6 +68,7 @@ fn checks(pump: &Pump) -> Value {
         "files": checks.last.files,
         "bytes": checks.last.bytes,
         "differences": checks.last.differences.len() as u64 + checks.last.left_out,
+        "unlike": checks.unlike.values().sum::<u64>(),
     })
 }
 

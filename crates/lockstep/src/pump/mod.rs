@@ -40,7 +40,7 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 
 pub use lockstep_vfs::Origin as Fresh;
-pub use verify::Checks;
+pub use verify::{Checks, Compared};
 
 /// What a pump needs to know of its volume.
 #[derive(Clone, Debug)]
@@ -265,7 +265,7 @@ impl Pump {
         let out = peers.iter().map(|p| p.pending_changes).max().unwrap_or(0);
         let out_bytes = peers.iter().map(|p| p.pending_bytes).max().unwrap_or(0);
         let mut problems = self.disk_problems();
-        problems.extend(self.checks.lock().problem());
+        problems.extend(self.checks.lock().problems());
         problems.extend(peers.iter().filter_map(|p| {
             let problem = p.problem.as_ref()?;
             Some(format!("{}: {problem}", p.name))

@@ -67,6 +67,7 @@ fn a_quiet_pair_is_clean_and_a_corrupted_file_is_named() {
         let volume = &answer["volumes"][0];
         assert_eq!((&answer["clean"], &volume["clean"]), (&true.into(), &true.into()));
         assert_eq!(volume["bytes"], 3_100_010, "each name of a file is read: {volume}");
+        assert_eq!(volume["peers"][0]["compared"], true, "{volume}");
     }
     corrupt(&pair.b.backing.join("dir/large"));
     let found = differences(&pair.b);
@@ -140,4 +141,33 @@ fn the_background_check_raises_what_it_finds_and_takes_a_hundredth_of_the_time()
     println!("the background check took {cpu} s of CPU in {took} s");
     assert!(cpu <= took * 0.02 + 0.03, "{cpu} s of CPU in {took} s");
     assert_eq!(pair.b.volume()["verify"]["differences"], 1);
+}
+
+#[test]
+fn a_pair_is_clean_after_much_work_and_a_peer_that_is_away_is_not_compared() {
+    let pair = connected!();
+    let git = crate::support::git::Git::new(&pair.outside("git"));
+    let (on_a, on_b) = (pair.a.at("repo"), pair.b.at("repo"));
+    fs::create_dir(&on_a).unwrap();
+    git.run(&on_a, &["init", "-q"]);
+    for (number, repo) in [&on_a, &on_b, &on_a, &on_b].into_iter().enumerate() {
+        fs::write(repo.join(format!("file{number}")), noise(number as u64, 60_000)).unwrap();
+        git.run(repo, &["add", "."]);
+        git.run(repo, &["commit", "-q", "-m", "work"]);
+        git.run(repo, &["gc", "-q"]);
+        pair.wait();
+    }
+    fs::create_dir(pair.b.at("other")).unwrap();
+    fs::rename(pair.b.at("repo/file0"), pair.b.at("other/moved")).unwrap();
+    set_mode(&pair.b.at("other/moved"), 0o600);
+    fs::remove_file(pair.b.at("repo/file1")).unwrap();
+    pair.identical();
+    for peer in [&pair.a, &pair.b] {
+        let answer = verified(peer, 0);
+        assert_eq!(answer["volumes"][0]["peers"][0]["compared"], true, "{answer}");
+    }
+    pair.b.stop();
+    let outcome = pair.a.run(&["verify", "--json"]).success();
+    assert!(outcome.stderr.contains("not compared with"), "{outcome:#?}");
+    assert_eq!(outcome.json()["volumes"][0]["peers"][0]["compared"], false);
 }
