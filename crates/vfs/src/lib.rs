@@ -58,6 +58,6 @@ pub use serve::{ServeError, Served};
 pub use signal::Signal;
 pub use transfer::{FetchJob, Run, Transfer};
 pub use transfers::Transfers;
-pub use trash::{RestoreError, TrashItem, TrashLimits, TrashReason, TrashStatus};
+pub use trash::{RestoreError, Restored, TrashItem, TrashLimits, TrashReason, TrashStatus};
 pub use verify::{Difference, Mismatch, Pace, Verified};
 pub use volume::{OpenError, Origin, Volume, VolumeStatus};

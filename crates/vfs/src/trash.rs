@@ -12,7 +12,7 @@ mod restore;
 mod take;
 
 pub use expire::TrashLimits;
-pub use restore::RestoreError;
+pub use restore::{RestoreError, Restored};
 
 use crate::errno::{Errno, Result};
 use crate::volume::Volume;

@@ -173,7 +173,8 @@ pub struct Trash {
 pub enum TrashCommand {
     /// Show what is in it, newest first
     List(SomeVolumes),
-    /// Put the newest version of PATH back, under another name if PATH exists
+    /// Put the newest version of PATH back, under another name if PATH exists; of a removed directory
+    /// all that stood in it
     Restore {
         /// Where it stood
         path: PathBuf,

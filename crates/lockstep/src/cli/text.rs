@@ -79,6 +79,10 @@ pub fn status(answer: &Value) -> String {
             out.push_str("  on demand: contents come when they are read\n");
         }
         out.push_str(&pending_line(volume));
+        let conflicts = volume["conflicts"].as_u64().unwrap_or_default();
+        if conflicts > 0 {
+            let _ = writeln!(out, "  conflicts: {conflicts}; `lockstep conflicts` shows them");
+        }
         for problem in volume["problems"].as_array().into_iter().flatten() {
             let _ = writeln!(out, "  problem: {}", problem.as_str().unwrap_or_default());
         }
@@ -177,7 +181,11 @@ pub fn trash_listed(answer: &Value) -> String {
 
 /// What `trash restore` says.
 pub fn trash_restored(answer: &Value) -> String {
-    format!("Restored {}\n", word(answer, "restored"))
+    let restored = word(answer, "restored");
+    match answer["files"].as_u64() {
+        Some(files) if files > 1 => format!("Restored {restored}: {files} files\n"),
+        _ => format!("Restored {restored}\n"),
+    }
 }
 
 /// What `trash empty` says.

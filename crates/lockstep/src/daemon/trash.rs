@@ -58,7 +58,8 @@ pub fn restore(daemon: &Daemon, path: &Path) -> Outcome<Value> {
     Ok(json!({
         "volume": record.name,
         "path": path.to_string_lossy(),
-        "restored": record.shown_at().join(restored).to_string_lossy(),
+        "restored": record.shown_at().join(restored.path).to_string_lossy(),
+        "files": restored.files,
     }))
 }
 

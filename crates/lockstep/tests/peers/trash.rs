@@ -108,6 +108,12 @@ fn five_thousand_files_deleted_by_the_peer_go_to_the_trash_at_once() {
     assert!(took < Duration::from_secs(60), "{took:?}");
     assert!(!pair.b.at("many").exists());
     assert_eq!(pair.b.volume()["trash"]["entries"], 5_000);
+    assert_eq!(restore(&pair.b, "many"), pair.b.at("many").to_str().unwrap());
+    pair.wait();
+    assert_eq!(fs::read_dir(pair.a.at("many")).unwrap().count(), 5_000);
+    assert_eq!(fs::read_to_string(pair.a.at("many/4321")).unwrap(), "number 4321");
+    fs::remove_dir_all(pair.a.at("many")).unwrap();
+    pair.wait();
     let emptied = pair.b.run(&["trash", "empty", "--json"]).success().json();
     assert_eq!(emptied["volumes"][0]["removed"], 5_000);
 }

@@ -8,6 +8,7 @@ use lockstep_core::change::Body;
 use lockstep_core::tree::restored_name;
 use lockstep_core::{EntryName, Kind, NodeId, Op, Perm, Times};
 use lockstep_disk::FileType;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -31,27 +32,65 @@ pub enum RestoreError {
     },
 }
 
+/// What came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// Where it is, relative to the volume's root.
+    pub path: PathBuf,
+    /// How many files and symlinks that are.
+    pub files: u64,
+}
+
 impl Volume {
-    /// Puts the newest version of `path` (relative to the volume's root) back; answers where it
-    /// is now: another name beside it if something stands there.
-    pub fn restore(&self, path: &Path) -> std::result::Result<PathBuf, RestoreError> {
+    /// Puts the newest version of `path` (relative to the volume's root) back: under another name
+    /// beside it if something stands there. If `path` was a directory: the newest version of
+    /// everything that stood in it and whose name is free.
+    pub fn restore(&self, path: &Path) -> std::result::Result<Restored, RestoreError> {
         let refused = |source| RestoreError::Refused { path: path.to_owned(), source };
-        let wanted = path.as_os_str().as_bytes();
-        let mut state = self.mutate().map_err(refused)?;
-        let newest = state.trash.entries.iter().rev().find(|(_, e)| e.path == wanted);
-        let Some((id, entry)) = newest.map(|(id, entry)| (*id, entry.clone())) else {
+        let (whole, versions) = self.versions_to_restore(path);
+        let mut restored = Restored { path: path.to_owned(), files: 0 };
+        for id in versions {
+            if let Some(at) = self.restore_version(id).map_err(refused)? {
+                restored.files += 1;
+                restored.path = if whole { at } else { restored.path };
+            }
+        }
+        if restored.files == 0 {
             return Err(RestoreError::Unknown { path: path.to_owned() });
-        };
-        let (restored, place) = self.put_back(&mut state, &entry).map_err(refused)?;
+        }
+        self.announce_due();
+        self.commit().map_err(refused)?;
+        Ok(restored)
+    }
+
+    /// The newest version of `path`, and true; else that of each path below it, and false.
+    fn versions_to_restore(&self, path: &Path) -> (bool, Vec<u64>) {
+        let state = self.read_state();
+        let newest_first = || state.trash.entries.iter().rev();
+        let exact = newest_first().find(|(_, entry)| entry.path() == path);
+        if let Some((id, _)) = exact {
+            return (true, vec![*id]);
+        }
+        let mut below: BTreeMap<PathBuf, u64> = BTreeMap::new();
+        for (id, entry) in newest_first().filter(|(_, entry)| entry.path().starts_with(path)) {
+            below.entry(entry.path()).or_insert(*id);
+        }
+        let is_free = |path: &Path| self.disk.stat(path).is_err();
+        (false, below.into_iter().filter(|(path, _)| is_free(path)).map(|(_, id)| id).collect())
+    }
+
+    /// Where the version is now; `None` if it has left the trash meanwhile.
+    fn restore_version(&self, id: u64) -> crate::errno::Result<Option<PathBuf>> {
+        let mut state = self.mutate()?;
+        let Some(entry) = state.trash.entries.get(&id).cloned() else { return Ok(None) };
+        let (restored, place) = self.put_back(&mut state, &entry)?;
         state.trash.remove(id);
         self.mutated(state);
         if let Some(cache) = self.cache() {
             cache.invalidate_entry(place.0, place.1.as_bytes());
             cache.invalidate_node(place.0);
         }
-        self.announce_due();
-        self.commit().map_err(refused)?;
-        Ok(restored)
+        Ok(Some(restored))
     }
 
     fn put_back(
