@@ -24,7 +24,7 @@ pub struct Branch {
 }
 
 /// Runs remembered. Whoever was away for more gets the full state.
-const RUNS_MAX: usize = 256;
+const RUNS_MAX: usize = 32;
 
 impl Branch {
     /// A run starts to number after `last`.

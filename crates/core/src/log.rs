@@ -2,6 +2,7 @@
 
 use crate::change::Change;
 use crate::ids::{Sequence, Slot};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Changes kept in memory; older ones are read from disk.
@@ -14,10 +15,12 @@ pub struct Log {
     /// Number before the first of `recent`.
     before: Sequence,
     acked: BTreeMap<Slot, Acked>,
+    /// Acknowledgements of earlier runs, by peers that are not known yet.
+    remembered: BTreeMap<Slot, Acked>,
 }
 
 /// How far a peer has this log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acked {
     /// Applied there and safe from a crash of its daemon.
     pub applied: Sequence,
@@ -30,7 +33,7 @@ pub struct Acked {
 impl Log {
     /// An empty window after change `before`.
     pub fn starting_after(before: Sequence) -> Self {
-        Log { recent: VecDeque::new(), before, acked: BTreeMap::new() }
+        Log { recent: VecDeque::new(), before, acked: BTreeMap::new(), remembered: BTreeMap::new() }
     }
 
     /// Adds changes that were written down. Those from before a [`Log::jump`] are not offered.
@@ -70,7 +73,18 @@ impl Log {
 
     /// A peer is known: nothing it lacks is trimmed.
     pub fn add_peer(&mut self, peer: Slot) {
-        self.acked.entry(peer).or_default();
+        let remembered = self.remembered.remove(&peer).unwrap_or_default();
+        self.acked.entry(peer).or_insert(remembered);
+    }
+
+    /// What peers had acknowledged in earlier runs, for when they are known again.
+    pub fn remember(&mut self, acked: BTreeMap<Slot, Acked>) {
+        self.remembered = acked;
+    }
+
+    /// What all peers have acknowledged.
+    pub fn all_acked(&self) -> &BTreeMap<Slot, Acked> {
+        &self.acked
     }
 
     /// Number of peers known.

@@ -12,7 +12,7 @@ use crate::branch::{Branch, LogCursor};
 use crate::change::{Body, Change, Op, RenameTarget};
 use crate::content::ContentRef;
 use crate::ids::{NodeId, Sequence, Slot, Version};
-use crate::log::Log;
+use crate::log::{Acked, Log};
 use crate::name::EntryName;
 use crate::outbox::{self, Pending};
 use crate::seen::Seen;
@@ -52,6 +52,8 @@ pub struct Counters {
     pub branch: Branch,
     /// What this replica has seen of everybody's work.
     pub seen: Seen,
+    /// Per peer: how far it has the own log, as it said last.
+    pub acked: BTreeMap<Slot, Acked>,
     /// The state was lost: what the backing tree holds is a peer's until that peer has told.
     pub lost: bool,
 }
@@ -96,25 +98,18 @@ pub struct Replica {
     started: (u64, u64),
 }
 
-/// Jump of the clock and the node counter at each start: numbers drawn and lost in a power cut are
-/// never drawn again.
-const RESTART_STRIDE: u64 = 1 << 20;
-
 impl Replica {
-    /// A replica in `slot` over `tree`, continuing from `counters` (default: a new one).
+    /// A replica in `slot` over `tree`, continuing from `counters` (default: a new one);
+    /// [`Replica::start`] is called before it draws a number.
     pub fn new(slot: Slot, tree: Tree, counters: Counters) -> Self {
-        let fresh = counters == Counters::default();
-        let stride = if fresh { 0 } else { RESTART_STRIDE };
-        let counters = Counters {
-            lamport: counters.lamport + stride,
-            node: counters.node.max(1) + stride,
-            ..counters
-        };
+        let counters = Counters { node: counters.node.max(1), ..counters };
         let started = (counters.node, counters.lamport);
+        let mut log = Log::starting_after(counters.last);
+        log.remember(counters.acked.clone());
         Replica {
             slot,
             tree,
-            log: Log::starting_after(counters.last),
+            log,
             written: Counters::default(),
             counters,
             pending: Vec::new(),
@@ -261,6 +256,7 @@ impl Replica {
             changes.push(Change { seq: self.counters.last, version, op });
         }
         let rows = self.tree.take_rows();
+        self.counters.acked.clone_from(self.log.all_acked());
         self.written = self.counters.clone();
         Drained { changes, rows, counters: self.counters.clone() }
     }
@@ -279,7 +275,10 @@ impl Replica {
 
     /// Whether anything is to be written down.
     pub fn has_unwritten(&self) -> bool {
-        !self.pending.is_empty() || self.written != self.counters || self.tree.has_stale_rows()
+        !self.pending.is_empty()
+            || self.written != self.counters
+            || self.written.acked != *self.log.all_acked()
+            || self.tree.has_stale_rows()
     }
 
     /// Checks that `change` is the next one of `peer`.

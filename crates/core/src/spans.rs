@@ -49,6 +49,14 @@ impl Spans {
         }
     }
 
+    /// Takes out everything above `through`.
+    pub fn cut(&mut self, through: u64) {
+        self.spans.retain(|(after, _)| *after < through);
+        if let Some((_, end)) = self.spans.last_mut() {
+            *end = (*end).min(through);
+        }
+    }
+
     /// Adds all of `other`.
     pub fn merge(&mut self, other: &Spans) {
         other.iter().for_each(|(after, through)| self.add(after, through));
@@ -98,5 +106,7 @@ mod tests {
         assert!(!spans.contains(1) && spans.contains(691));
         spans.fill();
         assert!(spans.contains(500) && !spans.contains(1));
+        spans.cut(300);
+        assert!(spans.contains(300) && !spans.contains(301));
     }
 }

@@ -62,7 +62,7 @@ fn tell(from: &mut Replica, to: &mut Replica, lost: bool) -> usize {
     }
     let plan = from.plan(&comparison.differing, &comparison.only_there, lost);
     let mut changes = vec![plan.begin];
-    changes.extend(plan.nodes.iter().filter_map(|node| from.tell_node(*node)));
+    changes.extend(plan.nodes.iter().filter_map(|node| from.tell_node(*node, lost)));
     changes.extend(plan.gone.iter().filter_map(|node| from.tell_gone(*node)));
     changes.push(plan.end);
     for change in &changes {

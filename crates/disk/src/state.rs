@@ -8,11 +8,13 @@
 //! synced. After a failed write (a full disk) the database refuses further ones until it is opened anew;
 //! that happens here, at the next call, so that commits succeed again once there is space.
 
+mod aside;
 mod error;
 mod holdings;
 mod journal;
 mod opened;
 
+pub use aside::DAMAGED_KEPT_MAX;
 pub use error::StateError;
 pub use holdings::{Holding, Whereabouts};
 
@@ -59,8 +61,17 @@ impl StateDb {
     /// Opens the database in `dir`, making both if they are missing.
     pub fn open(dir: &Path) -> Result<StateDb, StateError> {
         let claim = claim(dir)?;
-        let opened = Opened::open(dir).map_err(|fault| StateError::opening(dir, fault))?;
+        let opened = guarded(|| Opened::open(dir)).map_err(|f| StateError::opening(dir, f))?;
         Ok(StateDb { dir: dir.into(), opened: Mutex::new(Some(opened)), _claim: claim })
+    }
+
+    /// Moves the files of a damaged database in `dir` aside, so that the next opening makes a new
+    /// one. Answers where they are; the oldest of more than [`DAMAGED_KEPT_MAX`] go. `now` names
+    /// the moment.
+    pub fn set_aside(dir: &Path, now: &str) -> Result<PathBuf, StateError> {
+        let _claim = claim(dir)?;
+        let unreadable = |source| StateError::Unreadable { dir: dir.into(), source };
+        aside::set_aside(dir, now).map_err(unreadable)
     }
 
     /// Commits `batch` atomically. When this returns it survives `kill -9`, not yet a power cut.
@@ -148,17 +159,23 @@ impl StateDb {
         let opened = match slot.take() {
             Some(opened) => opened,
             None => {
-                let opened =
-                    Opened::open(&self.dir).map_err(|f| StateError::opening(&self.dir, f))?;
+                let opened = guarded(|| Opened::open(&self.dir))
+                    .map_err(|f| StateError::opening(&self.dir, f))?;
                 tracing::warn!("state database opened anew after a failed write");
                 opened
             }
         };
         let opened = slot.insert(opened);
-        let answer = call(opened).map_err(|fault| StateError::using(&self.dir, fault));
+        let answer = guarded(|| call(opened)).map_err(|fault| StateError::using(&self.dir, fault));
         if opened.refuses_writes() {
             *slot = None;
         }
         answer
     }
+}
+
+/// Runs a call of the engine. It panics over some damage in its files, which is damage all the same.
+fn guarded<T>(call: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(call))
+        .unwrap_or_else(|_| Err(Fault::shape("the database engine gave up on its files")))
 }

@@ -153,8 +153,8 @@ impl Assembly {
         let opening = self.session.opening().await.ok_or_else(gone)?;
         let callers = self.callers().await.ok_or_else(gone)?;
         let control = &callers[Purpose::Control.index()];
-        link::say_hello(control, &self.session, opening.ours).await?;
-        Ok(Link::new(self.session.clone(), opening.theirs, callers))
+        link::say_hello(control, &self.session, opening.ours.clone()).await?;
+        Ok(Link::new(self.session.clone(), opening, callers))
     }
 
     async fn callers(&self) -> Option<[Caller; 3]> {

@@ -12,7 +12,7 @@ use crate::link::{self, Link};
 use crate::message::{PairGrant, PairRequest};
 use crate::peers::{Dialing, Peers};
 use crate::rpc::{Rpc, Scope, blocking};
-use crate::session::Session;
+use crate::session::{Opening, Session};
 use crate::tls::{self, DialError, Secured};
 use crate::wire::proto;
 use crate::{Identity, PeerService, Refusal, Result, entropy};
@@ -87,6 +87,7 @@ impl Dialler {
         let control = self.call(session, control).await?;
         let (service, peer, volume) = (self.service.clone(), session.peer, session.volume);
         let ours = blocking(move || service.my_hello(peer, volume)).await?;
+        let said = ours.clone();
         link::say_hello(&control, session, ours).await?;
         let forward = |purpose| async move {
             let lane = self.lane(session, address, Alpn::Forward(purpose)).await?;
@@ -105,8 +106,8 @@ impl Dialler {
         )?;
         let opening = timeout(ASSEMBLY_DEADLINE, session.opening()).await.map_err(|_| slow())?;
         let ended = || Refusal::Unreachable("the peer gave the session up".into());
-        let theirs = opening.ok_or_else(ended)?.theirs;
-        Ok(Link::new(session.clone(), theirs, [control, read, bulk]))
+        let opening = Opening { ours: said, ..opening.ok_or_else(ended)? };
+        Ok(Link::new(session.clone(), opening, [control, read, bulk]))
     }
 
     async fn lane(&self, session: &Session, address: SocketAddr, alpn: Alpn) -> Result<Secured> {

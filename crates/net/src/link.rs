@@ -12,7 +12,7 @@ use crate::limits::{
     SUMMARY_DEADLINE,
 };
 use crate::message::{Ack, BarrierReply, BarrierRequest, Batch, Beat, Hello};
-use crate::session::Session;
+use crate::session::{Opening, Session};
 use crate::wire::{self, WireError, proto};
 use crate::{Refusal, Result};
 use lockstep_core::limits::{BATCH_NOTIFICATIONS_MAX, CHUNK_MAX_BYTES};
@@ -32,14 +32,14 @@ use tonic::{Response, Status};
 #[derive(Debug)]
 pub struct Link {
     session: Arc<Session>,
-    their_hello: Hello,
+    opening: Opening,
     callers: [Caller; 3],
     barriers: Semaphore,
 }
 
 impl Link {
-    pub(crate) fn new(session: Arc<Session>, their_hello: Hello, callers: [Caller; 3]) -> Link {
-        Link { session, their_hello, callers, barriers: Semaphore::new(BARRIERS_MAX) }
+    pub(crate) fn new(session: Arc<Session>, opening: Opening, callers: [Caller; 3]) -> Link {
+        Link { session, opening, callers, barriers: Semaphore::new(BARRIERS_MAX) }
     }
 
     /// Who is at the other end.
@@ -59,7 +59,12 @@ impl Link {
 
     /// How the peer opened the session.
     pub fn their_hello(&self) -> &Hello {
-        &self.their_hello
+        &self.opening.theirs
+    }
+
+    /// How we opened it.
+    pub fn our_hello(&self) -> &Hello {
+        &self.opening.ours
     }
 
     /// How the peer is reached, for people: `tcp 127.0.0.1:1234`.

@@ -11,21 +11,18 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Seconds from 1970 to 2025: node counters have 48 bits, and start above 2^16 per second since.
-const NODE_EPOCH_SECS: u64 = 1_735_689_600;
+/// Milliseconds from 1970 to 2025: node counters have 48 bits and start above 64 per millisecond since.
+const NODE_EPOCH_MS: u64 = 1_735_689_600_000;
 
 /// Numbers above all that were drawn in runs before this one, even by a state that was lost or is
-/// newer than this copy of it: runs start by the clock, and none draws 65,536 nodes in each second
-/// or 1,024 Lamport times in each millisecond of its life.
+/// newer than this copy of it: runs start by the clock, and none draws 64 nodes or 1,024 Lamport
+/// times in each millisecond of its life.
 pub(crate) fn start_of_run() -> Start {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let random = RandomState::new().hash_one(since_1970);
-    let secs = since_1970.as_secs().saturating_sub(NODE_EPOCH_SECS).min(u64::from(u32::MAX) - 1);
-    Start {
-        incarnation: random | 1,
-        node: secs << 16 | random >> 48,
-        lamport: (since_1970.as_millis() as u64) << 10,
-    }
+    let ms = since_1970.as_millis() as u64;
+    let node = (ms.saturating_sub(NODE_EPOCH_MS) << 6).min(NodeId::COUNTER_MAX / 2);
+    Start { incarnation: random | 1, node, lamport: ms << 10 }
 }
 
 /// One part of an exchange of state.
@@ -33,6 +30,8 @@ pub(crate) fn start_of_run() -> Start {
 pub struct Told {
     /// What to send, in order.
     pub changes: Vec<Change>,
+    /// Whether the peer's state was lost.
+    pub to_lost: bool,
     done: BTreeSet<NodeId>,
 }
 
@@ -69,6 +68,11 @@ impl Volume {
     /// Whether `peer` has yet to tell what it has before it hears of anything from here.
     pub fn listens_first(&self, peer: Slot) -> bool {
         self.read_state().replica.listens_first(peer)
+    }
+
+    /// Whether this run began without any state of earlier ones.
+    pub fn began_without_state(&self) -> bool {
+        self.began_without_state
     }
 
     /// Digests of all nodes that have a name.
@@ -109,7 +113,7 @@ impl Volume {
             above.push(*node);
             for node in above {
                 if told.done.insert(node) {
-                    told.changes.extend(state.replica.tell_node(node));
+                    told.changes.extend(state.replica.tell_node(node, told.to_lost));
                 }
             }
         }
@@ -130,6 +134,11 @@ impl Volume {
         let first = self.db.first_log().ok().flatten();
         let kept = cursor.seq >= last || first.is_some_and(|first| first <= cursor.seq.next());
         continues && kept
+    }
+
+    /// Last change in the own log that was written down.
+    pub fn log_last(&self) -> Sequence {
+        self.read_state().replica.log.last()
     }
 
     /// Last change in the own log.

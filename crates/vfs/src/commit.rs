@@ -7,9 +7,12 @@ use lockstep_core::tree::NodeRow;
 use lockstep_core::{Change, Counters, Drained, Perm, Replica, Sequence, Slot, Times, Tree};
 use lockstep_disk::Disk;
 use lockstep_disk::state::{StateBatch, StateDb};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const COUNTERS: &str = "counters";
+/// Log entries read at once.
+const LOG_PART: usize = 1024;
 const TRIM_STEP: u64 = 1024;
 
 impl Volume {
@@ -58,8 +61,16 @@ impl Volume {
     /// Everything written down and all content in place reaches stable storage.
     pub fn make_durable(&self) -> Result<()> {
         self.commit()?;
+        let written = self.read_state().replica.log.last();
         self.disk.sync_all()?;
-        Ok(self.db.sync()?)
+        self.db.sync()?;
+        self.durable.fetch_max(written.0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Last change of the own log that a power cut cannot undo any more.
+    pub fn durable(&self) -> Sequence {
+        Sequence(self.durable.load(Ordering::Relaxed))
     }
 
     /// Log entries after `cursor`, oldest first, for a peer.
@@ -180,6 +191,7 @@ pub(crate) fn load(
         let row = postcard::from_bytes(&bytes).map_err(|_| damaged(&format!("node {id}")))?;
         rows.push(row);
     }
+    check_log(db)?;
     let tree = match rows.is_empty() {
         true => {
             let root = disk.stat(std::path::Path::new(""))?;
@@ -189,4 +201,20 @@ pub(crate) fn load(
         false => Tree::load(rows),
     };
     Ok((Replica::new(slot, tree, counters), known))
+}
+
+/// Every entry of the log is what was written down.
+fn check_log(db: &StateDb) -> std::result::Result<(), OpenError> {
+    let mut from = Sequence(0);
+    loop {
+        let entries = db.read_log(from, LOG_PART)?;
+        for (seq, bytes) in &entries {
+            let change: Option<Change> = postcard::from_bytes(bytes).ok();
+            if change.is_none_or(|change| change.seq != *seq) {
+                return Err(OpenError::Damaged { what: format!("log entry {}", seq.0) });
+            }
+        }
+        let Some((last, _)) = entries.last() else { return Ok(()) };
+        from = last.next();
+    }
 }

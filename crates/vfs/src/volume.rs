@@ -44,6 +44,17 @@ pub enum OpenError {
     Scan(#[from] io::Error),
 }
 
+impl OpenError {
+    /// Whether the state database is damaged: moving it aside and rebuilding it helps.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            OpenError::State(error) => error.is_damage(),
+            OpenError::Damaged { .. } => true,
+            OpenError::Scan(_) => false,
+        }
+    }
+}
+
 /// What `lockstep status` tells of a volume.
 #[derive(Clone, Debug, Default)]
 pub struct VolumeStatus {
@@ -84,6 +95,10 @@ pub struct Volume {
     pub(crate) started: Instant,
     pub(crate) log_grown: Signal,
     pub(crate) closing: AtomicBool,
+    /// Last change of the own log that was synced.
+    pub(crate) durable: AtomicU64,
+    /// Whether this run began without any state of earlier ones.
+    pub(crate) began_without_state: bool,
 }
 
 /// Everything that one mutex guards.
@@ -127,7 +142,8 @@ impl Volume {
     ) -> std::result::Result<Arc<Volume>, OpenError> {
         let (mut replica, known) = crate::commit::load(&db, slot, &*disk)?;
         replica.start(crate::catch_up::start_of_run());
-        if !known && origin == Origin::Existing {
+        let began_without_state = !known && origin == Origin::Existing;
+        if began_without_state {
             replica.start_without_state();
         }
         replica.tree.name_host(slot, host);
@@ -169,6 +185,8 @@ impl Volume {
             started: Instant::now(),
             log_grown: Signal::default(),
             closing: AtomicBool::new(false),
+            durable: AtomicU64::new(0),
+            began_without_state,
         });
         volume.scan(origin)?;
         volume.commit().map_err(|errno| io::Error::from_raw_os_error(errno.raw()))?;

@@ -180,8 +180,12 @@ impl Replica {
 
     /// The state of `node` as a step of an exchange. `None` if there is nothing to tell: the node
     /// is forgotten, or it has more names than travel.
-    pub fn tell_node(&self, node: NodeId) -> Option<Change> {
-        let state = self.tree.state(node)?;
+    /// A peer whose state was lost (`to_lost`) also hears which names the node had.
+    pub fn tell_node(&self, node: NodeId, to_lost: bool) -> Option<Change> {
+        let mut state = self.tree.state(node)?;
+        if to_lost {
+            state.had = self.tree.lost_names(node);
+        }
         let tellable =
             state.names.len() <= NAMES_TOLD_MAX && state.names.is_empty() == (node == NodeId::ROOT);
         tellable.then(|| self.told(Sequence(0), Exchange::Node(Box::new(state))))
@@ -202,7 +206,7 @@ impl Replica {
         if let Exchange::Begin(theirs) = step {
             let begun = CatchUp {
                 own: self.counters.seen.clone(),
-                theirs: theirs.clone(),
+                theirs: self.possibly_seen(peer, theirs),
                 now: change.version,
                 removed_here: BTreeMap::new(),
             };
@@ -224,6 +228,22 @@ impl Replica {
         };
         self.catching_up.insert(peer, with);
         effects
+    }
+
+    /// What a peer says it has seen. Of what was drawn in this run it cannot have seen anything
+    /// before it was told: if it says so, these numbers were drawn twice.
+    fn possibly_seen(&mut self, peer: Slot, theirs: &Seen) -> Seen {
+        let mut seen = theirs.clone();
+        let of_own = (seen.nodes.get_mut(&self.slot), seen.versions.get_mut(&self.slot));
+        if let (Some(nodes), Some(versions)) = of_own {
+            self.counters.node = self.counters.node.max(nodes.newest());
+            self.counters.lamport = self.counters.lamport.max(versions.newest());
+            if self.adopting.contains(&peer) {
+                nodes.cut(self.started.0);
+                versions.cut(self.started.1);
+            }
+        }
+        seen
     }
 
     fn take_state(&mut self, peer: Slot, state: &NodeState, with: &mut CatchUp) -> Vec<Effect> {

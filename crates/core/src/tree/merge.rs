@@ -180,7 +180,9 @@ impl Tree {
     /// The node made in `slot` and unknown to the author of `state` that is the same thing under
     /// the same name: a file with equal bytes, an equal symlink, a directory.
     pub(crate) fn twin(&self, state: &NodeState, slot: Slot, theirs: &Seen) -> Option<NodeId> {
-        let standing = state.names.iter().find_map(|(dir, name, _)| {
+        let names = state.names.iter().map(|(dir, name, _)| (dir, name));
+        let mut places = names.chain(state.had.iter().map(|(dir, name)| (dir, name)));
+        let standing = places.find_map(|(dir, name)| {
             let id = self.lookup(*dir, name.as_bytes())?;
             let plain = self.has_name(id, *dir, name) && self.nodes[&id].links.len() == 1;
             (plain && id.slot() == slot && !theirs.has_node(id)).then_some(id)

@@ -11,6 +11,9 @@ use crate::name::EntryName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Lost names of one node that are told.
+const NAMES_LOST_TOLD_MAX: usize = 64;
+
 /// One name of a node, without how it is shown: (directory, name, version).
 pub type Name = (NodeId, EntryName, Version);
 
@@ -31,6 +34,8 @@ pub struct NodeState {
     pub xattrs: BTreeMap<Vec<u8>, (Version, Option<Vec<u8>>)>,
     /// Its names, in order. If it was removed, the last one it had.
     pub names: Vec<Name>,
+    /// Names it had and has lost; told to a peer that has lost its state, else empty.
+    pub had: Vec<(NodeId, EntryName)>,
     /// Whether it has none of them any more.
     pub removed: bool,
     /// A directory that was removed and stands only for what is in it.
@@ -86,6 +91,7 @@ impl Tree {
             times: (node.times, node.times_version),
             xattrs: node.xattrs.clone(),
             names,
+            had: Vec::new(),
             removed: node.is_unlinked(),
             held,
         };
@@ -98,6 +104,13 @@ impl Tree {
             state.times = (after.times, after.times_version);
         }
         Some(state)
+    }
+
+    /// Names that `id` had and that are still remembered.
+    pub(crate) fn lost_names(&self, id: NodeId) -> Vec<(NodeId, EntryName)> {
+        let Some(node) = self.node(id) else { return Vec::new() };
+        let lost = node.claims().names.into_iter().filter(|claim| !claim.stands());
+        lost.map(|claim| (claim.parent, claim.name)).take(NAMES_LOST_TOLD_MAX).collect()
     }
 
     /// How many directories are above a node; `None` without a name.

@@ -118,6 +118,11 @@ impl std::error::Error for Fault {
 }
 
 impl StateError {
+    /// Whether the database's files are damaged: moving them aside and rebuilding helps.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, StateError::Corrupt { .. })
+    }
+
     /// The system's error number, if the system refused: a full disk is `ENOSPC`.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {

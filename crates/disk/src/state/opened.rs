@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 
 /// The database's directory within the state directory; a change of format takes a new name.
-const DATABASE_DIR: &str = "v1";
+pub(super) const DATABASE_DIR: &str = "v1";
 /// A database being made; it gets its real name once it is complete.
 const UNFINISHED_DIR: &str = "v1.new";
 /// A file that every complete database has.

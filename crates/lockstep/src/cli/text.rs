@@ -86,6 +86,9 @@ pub fn status(answer: &Value) -> String {
         for problem in volume["problems"].as_array().into_iter().flatten() {
             let _ = writeln!(out, "  problem: {}", problem.as_str().unwrap_or_default());
         }
+        for notice in volume["notices"].as_array().into_iter().flatten() {
+            let _ = writeln!(out, "  note: {}", notice.as_str().unwrap_or_default());
+        }
     }
     let problems = answer["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
     for problem in problems {

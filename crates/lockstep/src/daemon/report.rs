@@ -2,7 +2,7 @@
 
 use super::Daemon;
 use super::hosted::Hosted;
-use crate::pump::{PeerStatus, Pump, PumpStatus};
+use crate::pump::{Cursors, PeerStatus, Pump, PumpStatus};
 use serde_json::{Map, Value, json};
 
 /// The state of the whole daemon.
@@ -35,7 +35,7 @@ fn one(daemon: &Daemon, volume: &Hosted) -> Value {
     if !is_open && problems.is_empty() {
         problems.push("it is still being opened".to_owned());
     }
-    let PumpStatus { peers, pending_changes, pending_bytes, problems: pumps, counters } =
+    let PumpStatus { peers, pending_changes, pending_bytes, problems: pumps, notices, counters } =
         status.unwrap_or_else(|| absent(&record.peers));
     problems.extend(pumps);
     json!({
@@ -52,6 +52,7 @@ fn one(daemon: &Daemon, volume: &Hosted) -> Value {
         "pending_changes": pending_changes,
         "pending_bytes": pending_bytes,
         "problems": problems,
+        "notices": notices,
         "conflicts": volume.pump().map(|pump| pump.volume().conflicts().len()),
         "verify": volume.pump().map(|pump| checks(&pump)),
         "trash": volume.pump().map(|pump| trash(&pump)),
@@ -95,6 +96,19 @@ fn peer(daemon: &Daemon, volume: &Hosted, peer: &PeerStatus) -> Value {
         "pending_changes": peer.pending_changes,
         "pending_bytes": peer.pending_bytes,
         "problem": problem,
+        "cursors": cursors(&peer.cursors),
+    })
+}
+
+fn cursors(cursors: &Cursors) -> Value {
+    json!({
+        "appended": cursors.appended,
+        "durable": cursors.durable,
+        "sent": cursors.sent,
+        "acknowledged": cursors.acknowledged,
+        "acknowledged_durable": cursors.acknowledged_durable,
+        "acknowledged_complete": cursors.acknowledged_complete,
+        "applied": cursors.applied,
     })
 }
 
@@ -109,12 +123,14 @@ fn absent(peers: &[super::record::PeerRecord]) -> PumpStatus {
         pending_changes: 0,
         pending_bytes: 0,
         problem: None,
+        cursors: Cursors::default(),
     };
     PumpStatus {
         peers: peers.iter().map(known).collect(),
         pending_changes: 0,
         pending_bytes: 0,
         problems: Vec::new(),
+        notices: Vec::new(),
         counters: Vec::new(),
     }
 }

@@ -40,6 +40,7 @@ impl Shipment<'_> {
         self.pump.counters.state_exchanges.fetch_add(1, Ordering::Relaxed);
         self.send(std::slice::from_ref(&plan.begin)).then_some(())?;
         let mut told = Told::default();
+        told.to_lost = theirs.wants_state;
         for nodes in plan.nodes.chunks(limits::BATCH_NOTIFICATIONS_MAX) {
             self.pump.volume.tell_nodes(nodes, &index, &mut told);
             let changes = std::mem::take(&mut told.changes);

@@ -17,6 +17,7 @@ mod catch_up;
 mod drive;
 mod evict;
 mod fetch;
+mod open;
 mod peer;
 mod receive;
 mod serve;
@@ -26,7 +27,6 @@ mod verify;
 use anyhow::Context;
 use lockstep_core::{NodeId, PeerId, Slot, VolumeId};
 use lockstep_disk::PlainDisk;
-use lockstep_disk::state::StateDb;
 use lockstep_net::{Link, Refusal};
 use lockstep_vfs::Volume;
 use parking_lot::Mutex;
@@ -82,6 +82,28 @@ pub struct PeerStatus {
     pub pending_bytes: u64,
     /// What is wrong there or on the way.
     pub problem: Option<String>,
+    /// How far the own log has come.
+    pub cursors: Cursors,
+}
+
+/// How far the own log has come on its way to one peer, and the peer's log here: numbers of
+/// changes, each at most the one before.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursors {
+    /// Written down here.
+    pub appended: u64,
+    /// On stable storage here.
+    pub durable: u64,
+    /// Sent in this session, or had by the peer when it began.
+    pub sent: u64,
+    /// Applied at the peer.
+    pub acknowledged: u64,
+    /// On stable storage at the peer.
+    pub acknowledged_durable: u64,
+    /// The same with all content.
+    pub acknowledged_complete: u64,
+    /// Of the peer's log: applied here.
+    pub applied: u64,
 }
 
 /// The volume's traffic, for `status`.
@@ -95,6 +117,8 @@ pub struct PumpStatus {
     pub pending_bytes: u64,
     /// What is wrong.
     pub problems: Vec<String>,
+    /// What happened that somebody may want to know, without anything to be done.
+    pub notices: Vec<String>,
     /// Figures by name.
     pub counters: Vec<(&'static str, u64)>,
 }
@@ -104,6 +128,8 @@ pub struct Pump {
     spec: VolumeSpec,
     runtime: Handle,
     volume: Arc<Volume>,
+    /// What happened to the volume when it was opened, for people.
+    notices: Vec<String>,
     peers: Mutex<BTreeMap<PeerId, Arc<Peer>>>,
     counters: Counters,
     /// What is wrong with the disk here, if anything.
@@ -136,14 +162,14 @@ impl Pump {
     /// Opens the volume's disk and state, takes in what changed meanwhile, and starts the threads.
     pub fn open(spec: VolumeSpec, runtime: Handle, fresh: Fresh) -> anyhow::Result<Arc<Pump>> {
         let disk = PlainDisk::open(&spec.backing)?;
-        let db = StateDb::open(&spec.state_dir)?;
-        let volume = Volume::start(Arc::new(disk), db, spec.slot, &spec.host, fresh)
+        let (volume, notices) = open::volume(&spec, Arc::new(disk), fresh)
             .with_context(|| format!("cannot open the volume \"{}\"", spec.name))?;
         volume.set_policy(spec.policy);
         let pump = Arc::new(Pump {
             spec,
             runtime,
             volume,
+            notices,
             peers: Mutex::default(),
             counters: Counters::default(),
             problem: Mutex::default(),
@@ -274,6 +300,7 @@ impl Pump {
             pending_changes: out + volume.absent,
             pending_bytes: out_bytes + volume.absent_bytes,
             problems,
+            notices: self.notices.clone(),
             counters: self.figures(volume.nodes),
             peers,
         }
@@ -281,14 +308,24 @@ impl Pump {
 
     fn peer_status(&self, peer: &Peer, unsent: u64) -> PeerStatus {
         let link = peer.link();
-        let acked = self.volume.acked_by(peer.slot).applied;
+        let acked = self.volume.acked_by(peer.slot);
+        let cursors = Cursors {
+            appended: self.volume.log_last().0,
+            durable: self.volume.durable().0,
+            sent: peer.sent().0.max(acked.applied.0),
+            acknowledged: acked.applied.0,
+            acknowledged_durable: acked.durable.0,
+            acknowledged_complete: acked.complete.0,
+            applied: self.volume.applied(peer.slot).0,
+        };
         PeerStatus {
+            cursors,
             id: peer.id,
             name: peer.host.clone(),
             connected: link.is_some(),
             path: link.as_ref().map(|link| link.path()),
             kex: link.as_ref().map(|link| link.kex().to_owned()),
-            pending_changes: self.volume.last().0.saturating_sub(acked.0) + unsent,
+            pending_changes: self.volume.last().0.saturating_sub(acked.applied.0) + unsent,
             pending_bytes: self.volume.unacked_bytes(peer.slot),
             problem: peer.problem(),
         }

@@ -33,6 +33,8 @@ struct Inner {
     durable: Sequence,
     /// The same, with all content.
     complete: Sequence,
+    /// Last change of the own log sent in this session.
+    sent: Sequence,
     /// What this replica's nodes amounted to when the peer began to compare.
     digests: Option<Arc<DigestIndex>>,
     retired: bool,
@@ -63,6 +65,7 @@ impl Peer {
         (inner.taken, inner.finished) = (0, 0);
         inner.problem.clear();
         inner.digests = None;
+        inner.sent = Sequence(0);
         inner.link = Some(link);
         self.changed.notify_all();
     }
@@ -157,6 +160,16 @@ impl Peer {
             inner.finished += 1;
         }
         self.changed.notify_all();
+    }
+
+    /// Changes up to `seq` were sent.
+    pub(crate) fn set_sent(&self, seq: Sequence) {
+        let mut inner = self.inner.lock();
+        inner.sent = inner.sent.max(seq);
+    }
+
+    pub(crate) fn sent(&self) -> Sequence {
+        self.inner.lock().sent
     }
 
     pub(crate) fn set_problem(&self, problem: &str) {

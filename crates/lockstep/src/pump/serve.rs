@@ -58,10 +58,10 @@ impl Pump {
             link.close("this peer is not known to the volume");
             return;
         };
-        let asked = self.volume.wants_state(peer.slot);
         let met = self.meet(&peer, link.their_hello());
-        if met == Met::Overtaken && !asked {
+        if met == Met::Overtaken && !link.our_hello().wants_state {
             link.close("the session starts anew, asking for everything");
+            return;
         }
         peer.session_up(link);
         self.volume.transfers.set_online(true);

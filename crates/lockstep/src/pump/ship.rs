@@ -105,6 +105,9 @@ impl Shipment<'_> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let batch =
             Batch { seq: self.batches, timestamp_ms: now.as_millis() as u64, notifications };
+        if let Some(last) = batch.notifications.last() {
+            self.peer.set_sent(last.change.seq);
+        }
         let link = Arc::clone(&self.link);
         self.in_flight.push_back(self.pump.runtime.spawn(async move { link.notify(batch).await }));
         counters.in_flight_peak.fetch_max(self.in_flight.len() as u64, Ordering::Relaxed);

@@ -24,5 +24,6 @@ mod residency;
 mod restarts;
 mod reuse;
 mod seed_bugs;
+mod state_lost;
 mod trash;
 mod verify;

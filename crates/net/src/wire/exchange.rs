@@ -49,6 +49,7 @@ fn encode_state(state: &NodeState) -> proto::NotifyRequest {
         ctime_version: Some(encode_version(set.ctime)),
         xattr_versions: versions.collect(),
         names: encode_names(&state.names),
+        had: encode_had(&state.had),
         removed: state.removed,
         held: state.held,
         seen: Bytes::new(),
@@ -105,6 +106,15 @@ fn encode_names(names: &[(NodeId, EntryName, Version)]) -> Bytes {
     out.into()
 }
 
+fn encode_had(names: &[(NodeId, EntryName)]) -> Bytes {
+    let known = |(parent, name): &(NodeId, EntryName)| (*parent, name.clone(), Version::default());
+    encode_names(&names.iter().map(known).collect::<Vec<_>>())
+}
+
+fn had(bytes: &[u8]) -> Decoded<Vec<(NodeId, EntryName)>> {
+    Ok(names(bytes)?.into_iter().map(|(parent, name, _)| (parent, name)).collect())
+}
+
 pub(super) fn step(kind: NotifyType, mut wire: proto::NotifyRequest) -> Decoded<Exchange> {
     let exchange = wire.exchange.take().ok_or_else(|| WireError::new("state", "is missing"))?;
     Ok(match kind {
@@ -143,6 +153,7 @@ fn state(wire: proto::NotifyRequest, exchange: proto::Exchange) -> Decoded<NodeS
         times: (times(wire.times)?, set),
         xattrs: xattrs(wire.xattrs, exchange.xattr_versions)?,
         names,
+        had: had(&exchange.had)?,
         removed: exchange.removed,
         held: exchange.held,
     })

@@ -186,6 +186,7 @@ impl Dice {
             times: (self.times(), set),
             xattrs,
             names,
+            had: (0..self.below(3)).map(|_| (self.parent(), self.name())).collect(),
             removed: self.below(2) == 0,
             held: self.below(2) == 0,
         };

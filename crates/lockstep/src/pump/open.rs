@@ -1,0 +1,56 @@
+//! Opening a volume's state: if it is damaged it is kept aside, and rebuilt from the directory and
+//! the peers; if it is gone, likewise.
+
+use super::{Fresh, VolumeSpec};
+use lockstep_core::tree::civil;
+use lockstep_disk::Disk;
+use lockstep_disk::state::StateDb;
+use lockstep_vfs::{OpenError, Volume};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The volume, and what there is to say about its opening.
+pub(super) fn volume(
+    spec: &VolumeSpec,
+    disk: Arc<dyn Disk>,
+    fresh: Fresh,
+) -> Result<(Arc<Volume>, Vec<String>), OpenError> {
+    let mut notices = Vec::new();
+    let volume = match attempt(spec, &disk, fresh) {
+        Err(damage) if damage.is_damage() => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now = civil(now.as_secs() as i64).replace(' ', "-");
+            let kept = StateDb::set_aside(&spec.state_dir, &now)?;
+            let notice = format!(
+                "the state of \"{}\" was damaged ({damage}): it is kept in {} and was rebuilt from \
+                 the directory; the peers complete it",
+                spec.name,
+                kept.display()
+            );
+            tracing::warn!(volume = %spec.id, "{notice}");
+            notices.push(notice);
+            attempt(spec, &disk, Fresh::Existing)?
+        }
+        other => other?,
+    };
+    if volume.began_without_state() && notices.is_empty() {
+        let notice = format!(
+            "there was no state of \"{}\" in {}: it was rebuilt from the directory; the peers \
+             complete it",
+            spec.name,
+            spec.state_dir.display()
+        );
+        tracing::warn!(volume = %spec.id, "{notice}");
+        notices.push(notice);
+    }
+    Ok((volume, notices))
+}
+
+fn attempt(
+    spec: &VolumeSpec,
+    disk: &Arc<dyn Disk>,
+    fresh: Fresh,
+) -> Result<Arc<Volume>, OpenError> {
+    let db = StateDb::open(&spec.state_dir)?;
+    Volume::start(Arc::clone(disk), db, spec.slot, &spec.host, fresh)
+}
