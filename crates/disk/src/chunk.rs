@@ -5,7 +5,7 @@
 //! same manifest, on every machine and whatever the reads were: a content's hash is taken over
 //! its manifest.
 
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, SeekWhat};
 use fastcdc::v2020::{Normalization, cut, select_masks};
 use lockstep_core::limits::{CHUNK_MAX_BYTES, INLINE_CONTENT_MAX_BYTES};
 use lockstep_core::{ChunkRef, ContentHash, ContentRef, Manifest};
@@ -20,6 +20,8 @@ pub const CHUNK_AVG_BYTES: usize = 256 * 1024;
 const CHUNK_MAX: usize = CHUNK_MAX_BYTES as usize;
 /// How sharply chunk sizes gather around the average.
 const NORMALIZATION: Normalization = Normalization::Level1;
+/// Chunks of a hole taken at a time.
+const HOLES_MAX: usize = 4096;
 /// Memory for the stretch of a file that is being chunked.
 const WINDOW_BYTES: usize = 4 * CHUNK_MAX;
 
@@ -77,9 +79,13 @@ pub fn verify_manifest(manifest: &Manifest, content: &ContentRef) -> bool {
 
 /// Whether `chunk` is known to be nothing but zeros: long stretches of them are cut so.
 pub fn is_hole(chunk: &ChunkRef) -> bool {
-    static ZEROS: OnceLock<[u8; 32]> = OnceLock::new();
-    let of_zeros = || *blake3::hash(&vec![0; CHUNK_MAX]).as_bytes();
-    chunk.len_bytes == CHUNK_MAX_BYTES && chunk.hash == *ZEROS.get_or_init(of_zeros)
+    chunk.len_bytes == CHUNK_MAX_BYTES && *chunk == hole()
+}
+
+/// The chunk that stretches of zeros are cut into.
+fn hole() -> ChunkRef {
+    static HOLE: OnceLock<ChunkRef> = OnceLock::new();
+    *HOLE.get_or_init(|| chunk_ref(&vec![0; CHUNK_MAX]))
 }
 
 /// Whether `bytes` are those of `chunk`.
@@ -105,6 +111,12 @@ fn cut_file(
         while window.can_cut() {
             if stop() {
                 return Ok(None);
+            }
+            let holes = window.holes(file);
+            if holes > 0 {
+                manifest.chunks.extend(std::iter::repeat_n(hole(), holes));
+                window.jump(holes as u64 * CHUNK_MAX as u64);
+                continue;
             }
             let len = cutter.first_len(window.bytes());
             manifest.chunks.push(chunk_ref(&window.bytes()[..len]));
@@ -136,6 +148,42 @@ impl Window {
     fn can_cut(&self) -> bool {
         let len = self.end - self.start;
         len >= CHUNK_MAX || (len > 0 && self.read_bytes == self.size_bytes)
+    }
+
+    /// Offset in the file of the first byte.
+    fn position(&self) -> u64 {
+        self.read_bytes - (self.end - self.start) as u64
+    }
+
+    /// How many of the next chunks lie in a hole of the file: they are as long as chunks get, and
+    /// need not be read. A few at a time, so that stopping does not take long.
+    fn holes(&self, file: &dyn DiskFile) -> usize {
+        let (zeros, at) =
+            (&self.bytes()[..CHUNK_MIN_BYTES.min(self.end - self.start)], self.position());
+        if zeros.iter().any(|byte| *byte != 0) {
+            return 0;
+        }
+        let data = match file.seek(at, SeekWhat::Data) {
+            Ok(data) => data.min(self.size_bytes),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
+                self.size_bytes
+            }
+            Err(_) => at,
+        };
+        usize::try_from(data.saturating_sub(at) / CHUNK_MAX as u64)
+            .unwrap_or(HOLES_MAX)
+            .min(HOLES_MAX)
+    }
+
+    /// Goes on `len` bytes later.
+    fn jump(&mut self, len: u64) {
+        match usize::try_from(len) {
+            Ok(len) if len <= self.end - self.start => self.start += len,
+            _ => {
+                self.read_bytes = self.position() + len;
+                (self.start, self.end) = (0, 0);
+            }
+        }
     }
 
     /// Moves what is left to the front and reads on behind it.

@@ -216,9 +216,8 @@ struct Watched {
 #[test]
 fn each_byte_is_read_once_in_bounded_pieces() {
     let len = 40 * MIB as u64;
-    let sparse = on_disk(b"");
-    sparse.file.set_len(len).unwrap();
-    let watched = Watched { file: sparse.file.clone(), reads: Default::default() };
+    let full = on_disk(&random(len as usize, 9));
+    let watched = Watched { file: full.file.clone(), reads: Default::default() };
     describe(&watched, len, &|| false).unwrap().unwrap();
     let mut expected = 0;
     for (offset, size) in watched.reads.into_inner() {
@@ -227,6 +226,24 @@ fn each_byte_is_read_once_in_bounded_pieces() {
         expected += size as u64;
     }
     assert_eq!(expected, len);
+}
+
+#[test]
+fn holes_are_not_read_and_the_description_is_that_of_their_zeros() {
+    let len = 60 * MIB;
+    let sparse = on_disk(b"");
+    sparse.file.set_len(len as u64).unwrap();
+    let mut content = vec![0; len];
+    for (at, bytes) in [(0, 300_000), (7 * MIB + 4321, 70_000), (30 * MIB, 2 * MIB), (len - 9, 9)] {
+        let data = random(bytes, at as u64);
+        content[at..at + bytes].copy_from_slice(&data);
+        sparse.file.write_all_at(&data, at as u64).unwrap();
+    }
+    let watched = Watched { file: sparse.file.clone(), reads: Default::default() };
+    let described = describe(&watched, len as u64, &|| false).unwrap().unwrap();
+    assert_eq!(described, describe_bytes(&content));
+    let read: usize = watched.reads.into_inner().iter().map(|(_, size)| size).sum();
+    assert!(read <= 40 * MIB, "{read} bytes read of a file with 3 MiB of data");
 }
 
 impl DiskFile for Watched {

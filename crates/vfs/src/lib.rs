@@ -57,7 +57,7 @@ pub use residency::{Extent, Policy};
 pub use serve::{ServeError, Served};
 pub use signal::Signal;
 pub use transfer::{FetchJob, Run, Transfer};
-pub use transfers::Transfers;
+pub use transfers::{Claim, Transfers};
 pub use trash::{RestoreError, Restored, TrashItem, TrashLimits, TrashReason, TrashStatus};
 pub use verify::{Difference, Mismatch, Pace, Verified};
 pub use volume::{OpenError, Origin, Volume, VolumeStatus};

@@ -3,11 +3,27 @@
 use crate::in_flight::{ChunkClaim, InFlight};
 use crate::transfer::{Piece, Run, Transfer};
 use lockstep_core::{ContentRef, NodeId, limits};
+use lockstep_disk::chunk::CHUNK_AVG_BYTES;
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+/// Chunks, about, of all contents fetched in the background at a time: a huge one is alone. Each
+/// takes 45 bytes of memory.
+const CLAIMED_CHUNKS_MAX: u64 = 1 << 20;
+
+/// Whether a background fetch may begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Claim {
+    /// It may.
+    Yours,
+    /// Another fetches this file.
+    Taken,
+    /// When others have ended: together they would take too much memory.
+    Later,
+}
 
 /// A read that waits for bytes.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +37,9 @@ struct Queues {
     background: VecDeque<NodeId>,
     demands: VecDeque<Demand>,
     active: HashMap<NodeId, Arc<Transfer>>,
-    /// Files that a background fetch works on: one at a time, so that no chunk comes twice.
-    claimed: HashSet<NodeId>,
+    /// Files that a background fetch works on, one fetch a file so that no chunk comes twice, and
+    /// about how many chunks each has.
+    claimed: HashMap<NodeId, u64>,
     /// Files that have temporary files of contents no longer wanted: the chunks in them serve
     /// their successor.
     superseded: HashSet<NodeId>,
@@ -153,9 +170,19 @@ impl Transfers {
         self.in_flight.without(pieces)
     }
 
-    /// Takes `node` for one background fetch. False if another has it.
-    pub fn claim(&self, node: NodeId) -> bool {
-        self.queues.lock().claimed.insert(node)
+    /// Takes `node`, with a content of `size_bytes`, for one background fetch.
+    pub fn claim(&self, node: NodeId, size_bytes: u64) -> Claim {
+        let mut queues = self.queues.lock();
+        if queues.claimed.contains_key(&node) {
+            return Claim::Taken;
+        }
+        let chunks = size_bytes / CHUNK_AVG_BYTES as u64;
+        let others: u64 = queues.claimed.values().sum();
+        if others > 0 && others + chunks > CLAIMED_CHUNKS_MAX {
+            return Claim::Later;
+        }
+        queues.claimed.insert(node, chunks);
+        Claim::Yours
     }
 
     /// The fetch that claimed it has ended.

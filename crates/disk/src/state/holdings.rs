@@ -7,7 +7,7 @@
 
 use super::error::Fault;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use lockstep_core::{ChunkRef, ContentHash, ContentRef, Manifest, NodeId};
+use lockstep_core::{ContentHash, ContentRef, Manifest, NodeId};
 
 /// Chunks written or removed in one batch.
 const BATCH_CHUNKS: usize = 2048;
@@ -78,20 +78,21 @@ impl Holdings {
         content: &ContentRef,
         manifest: &Manifest,
     ) -> Result<(), Fault> {
-        let mut rows: Vec<(ChunkRef, u64)> = placed(manifest).collect();
-        // Of equal chunks the first is found: a transfer reaches it first.
-        rows.reverse();
-        for part in rows.chunks(BATCH_CHUNKS) {
+        // Backwards: of equal chunks the first is found, which a transfer reaches first.
+        let mut offset = manifest.size_bytes();
+        for (number, part) in manifest.chunks.chunks(BATCH_CHUNKS).enumerate().rev() {
             let mut write = db.batch().durability(Some(PersistMode::Buffer));
-            for (chunk, offset) in part {
-                let offset = offset.to_be_bytes();
-                write.insert(&self.chunks, chunk_key(&chunk.hash, &holding), offset.as_slice());
+            for chunk in part.iter().rev() {
+                offset -= u64::from(chunk.len_bytes);
+                let at = offset.to_be_bytes();
+                write.insert(&self.chunks, chunk_key(&chunk.hash, &holding), at.as_slice());
             }
+            let records = Manifest { chunks: part.to_vec() }.encode();
+            write.insert(&self.manifests, part_key(&holding, number), records);
             write.commit()?;
         }
         let mut value = content.size_bytes.to_be_bytes().to_vec();
         value.extend_from_slice(&content.hash.0);
-        value.extend_from_slice(&manifest.encode());
         let mut write = db.batch().durability(Some(PersistMode::Buffer));
         // The whole content is found by its own name, as if it were a chunk.
         let key = chunk_key(&content.hash.0, &holding);
@@ -107,8 +108,9 @@ impl Holdings {
         write.remove(&self.manifests, holding.key());
         write.remove(&self.chunks, chunk_key(&content.hash.0, &holding));
         write.commit()?;
-        for part in manifest.chunks.chunks(BATCH_CHUNKS) {
+        for (number, part) in manifest.chunks.chunks(BATCH_CHUNKS).enumerate() {
             let mut write = db.batch().durability(Some(PersistMode::Buffer));
+            write.remove(&self.manifests, part_key(&holding, number));
             for chunk in part {
                 write.remove(&self.chunks, chunk_key(&chunk.hash, &holding));
             }
@@ -129,7 +131,14 @@ impl Holdings {
     /// A content with its chunks.
     pub(super) fn read(&self, holding: Holding) -> Result<Option<(ContentRef, Manifest)>, Fault> {
         let Some(value) = self.manifests.get(holding.key())? else { return Ok(None) };
-        Ok(decode(&value))
+        let Some(content) = decode(&value) else { return Ok(None) };
+        let mut manifest = Manifest::default();
+        for part in self.manifests.range(part_key(&holding, 0)..=part_key(&holding, usize::MAX)) {
+            let (_, records) = part.into_inner()?;
+            let Some(part) = Manifest::decode(&records) else { return Ok(None) };
+            manifest.chunks.extend(part.chunks);
+        }
+        Ok(Some((content, manifest)))
     }
 
     /// Where a chunk, or a whole content, may lie: at most `max` places.
@@ -147,16 +156,6 @@ impl Holdings {
     }
 }
 
-/// Each chunk with its offset.
-fn placed(manifest: &Manifest) -> impl Iterator<Item = (ChunkRef, u64)> {
-    let mut offset = 0;
-    manifest.chunks.iter().map(move |chunk| {
-        let at = offset;
-        offset += u64::from(chunk.len_bytes);
-        (*chunk, at)
-    })
-}
-
 fn chunk_key(hash: &[u8; 32], holding: &Holding) -> [u8; PREFIX_BYTES + 16] {
     let mut key = [0; PREFIX_BYTES + 16];
     key[..PREFIX_BYTES].copy_from_slice(&hash[..PREFIX_BYTES]);
@@ -164,9 +163,16 @@ fn chunk_key(hash: &[u8; 32], holding: &Holding) -> [u8; PREFIX_BYTES + 16] {
     key
 }
 
-fn decode(value: &[u8]) -> Option<(ContentRef, Manifest)> {
-    let (size, rest) = value.split_first_chunk::<8>()?;
-    let (hash, rest) = rest.split_first_chunk::<32>()?;
-    let content = ContentRef { size_bytes: u64::from_be_bytes(*size), hash: ContentHash(*hash) };
-    Some((content, Manifest::decode(rest)?))
+/// A manifest is stored in parts of [`BATCH_CHUNKS`] chunks.
+fn part_key(holding: &Holding, number: usize) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[..16].copy_from_slice(&holding.key());
+    key[16..].copy_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes());
+    key
+}
+
+fn decode(value: &[u8]) -> Option<ContentRef> {
+    let (size, hash) = value.split_first_chunk::<8>()?;
+    let hash = hash.try_into().ok()?;
+    Some(ContentRef { size_bytes: u64::from_be_bytes(*size), hash: ContentHash(hash) })
 }

@@ -5,7 +5,7 @@ use lockstep_core::Manifest;
 use lockstep_core::limits::CHUNK_MAX_BYTES;
 use lockstep_disk::{chunk, describe_bytes};
 use lockstep_net::{Lane, Link, Refusal};
-use lockstep_vfs::{ChunkClaim, FetchJob, Run};
+use lockstep_vfs::{ChunkClaim, Claim, FetchJob, Run};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -56,8 +56,13 @@ impl Pump {
         let transfers = &self.volume.transfers;
         while !self.is_closing() {
             let Some(job) = self.volume.next_fetch(IDLE) else { continue };
-            if !transfers.claim(job.node) {
-                continue;
+            match transfers.claim(job.node, job.content.size_bytes) {
+                Claim::Yours => {}
+                Claim::Taken => continue,
+                Claim::Later => {
+                    self.retry_later(job, RETRY);
+                    continue;
+                }
             }
             let now = transfers.counts.under_way.fetch_add(1, Ordering::Relaxed) + 1;
             transfers.counts.under_way_peak.fetch_max(now, Ordering::Relaxed);

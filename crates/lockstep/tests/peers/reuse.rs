@@ -139,6 +139,41 @@ fn holes_stay_holes_on_the_other_side() {
 }
 
 #[test]
+fn a_sparse_file_of_64_gib_takes_little_time_disk_and_memory() {
+    let pair = connected!();
+    let size = 64u64 << 30;
+    let data = noise(20, 3 * MIB);
+    let received = received_by_b(&pair, || {
+        let mut file = fs::File::create(pair.a.at("image")).unwrap();
+        file.set_len(size).unwrap();
+        for at in [0, 1 << 30, 40 << 30, size - data.len() as u64] {
+            file.seek(SeekFrom::Start(at)).unwrap();
+            file.write_all(&data).unwrap();
+        }
+    });
+    assert_eq!(pair.b.at("image").metadata().unwrap().size(), size);
+    let stored = pair.b.backing.join("image").metadata().unwrap().blocks() * 512;
+    assert!(stored <= 20 * MIB as u64, "{stored} bytes stored");
+    assert!(received <= 24 * MIB as u64, "{received} bytes received");
+    let mut file = fs::File::open(pair.b.at("image")).unwrap();
+    file.seek(SeekFrom::Start((40 << 30) - 100)).unwrap();
+    let mut read = vec![1; data.len() + 200];
+    file.read_exact(&mut read).unwrap();
+    assert!(read == [&[0; 100][..], &data, &[0; 100]].concat());
+    for side in [&pair.a, &pair.b] {
+        let peak = peak_memory_bytes(side.pid());
+        println!("largest resident memory of {}: {} MiB", side.name, peak >> 20);
+        assert!(peak <= 200 << 20, "{} took {peak} bytes of memory", side.name);
+    }
+}
+
+fn peak_memory_bytes(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
 fn an_interrupted_transfer_goes_on_after_a_full_disk_and_a_restart_of_either_daemon() {
     if !has_root("to mount a small filesystem") {
         return;
