@@ -1,7 +1,8 @@
 //! Chunks that are being fetched: what two files have in common is asked for once, also while both
 //! are on their way.
 
-use crate::transfer::{Piece, Run, Transfer};
+use crate::plan::{Piece, Run};
+use crate::transfer::Transfer;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -4,8 +4,9 @@
 //! The state database knows which chunks lie where (`lockstep_disk::state`). It only gives hints:
 //! every chunk is compared with its hash before it counts.
 
+use crate::plan::{Piece, Run};
 use crate::serve::{holding_of, kept_name};
-use crate::transfer::{FetchJob, InPlace, Piece, Run, Transfer, stores_bytes};
+use crate::transfer::{FetchJob, InPlace, Transfer, stores_bytes};
 use crate::volume::Volume;
 use lockstep_core::{ContentRef, Manifest, NodeId, limits};
 use lockstep_disk::{DiskFile, Holding, verify_chunk, verify_manifest};

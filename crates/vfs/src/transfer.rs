@@ -4,6 +4,7 @@
 //! verified bytes from it at once; the file takes the place of the placeholder, or of the content
 //! shown so far, when all chunks are there.
 
+use crate::plan::{Piece, Plan, Presence, Run};
 use lockstep_core::{ChunkRef, ContentRef, Manifest, NodeId, Version};
 use lockstep_disk::{
     Disk, DiskFile, Holding, SeekWhat, is_hole, punch, verify_chunk, write_with_holes,
@@ -36,43 +37,6 @@ pub struct Transfer {
     looking: Mutex<()>,
 }
 
-struct Plan {
-    manifest: Manifest,
-    /// Offset of each chunk in the file, and the end.
-    offsets: Vec<u64>,
-    chunks: Vec<Presence>,
-    missing: usize,
-    file: Arc<dyn DiskFile>,
-    /// The temporary file was there before: chunks may be in it, and torn ones too.
-    resumed: bool,
-}
-
-/// What is known of a chunk.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Presence {
-    /// Nobody has looked for it: an interrupted transfer may have left it, or half of it.
-    Unsought,
-    /// It is not in the temporary file, which has a hole there.
-    Missing,
-    /// The same, and another transfer is just fetching it.
-    Elsewhere,
-    /// It is in the temporary file, verified.
-    Here,
-}
-
-/// A run of missing chunks: one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// First chunk.
-    pub first: usize,
-    /// Number of chunks.
-    pub count: usize,
-    /// Offset of the first byte.
-    pub offset_bytes: u64,
-    /// Length.
-    pub len_bytes: u64,
-}
-
 /// What is found where a chunk goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum InPlace {
@@ -82,14 +46,6 @@ pub(crate) enum InPlace {
     Here,
     /// The chunk, left by an interrupted transfer.
     Left,
-}
-
-/// One chunk of a transfer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Piece {
-    pub index: usize,
-    pub chunk: ChunkRef,
-    pub offset_bytes: u64,
 }
 
 impl Transfer {
@@ -288,25 +244,6 @@ impl Transfer {
             }
         };
         file.read_at(buf, offset).map(Some)
-    }
-}
-
-impl Plan {
-    fn is_here(&self, index: usize) -> bool {
-        self.chunks[index] == Presence::Here
-    }
-
-    fn run(&self, first: usize, count: usize) -> Run {
-        let (start, end) = (self.offsets[first], self.offsets[first + count]);
-        Run { first, count, offset_bytes: start, len_bytes: end - start }
-    }
-
-    /// Whether the chunks under `len` bytes at `offset` are there.
-    fn covers(&self, offset: u64, len: u64) -> bool {
-        let first = self.offsets.partition_point(|o| *o <= offset).saturating_sub(1);
-        let end = (offset + len).min(*self.offsets.last().unwrap_or(&0));
-        let under = (first..self.chunks.len()).take_while(|i| self.offsets[*i] < end);
-        under.into_iter().all(|i| self.is_here(i))
     }
 }
 

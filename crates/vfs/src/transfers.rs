@@ -1,7 +1,8 @@
 //! All contents on their way to one volume: which are asked for, in what order, and who waits.
 
 use crate::in_flight::{ChunkClaim, InFlight};
-use crate::transfer::{Piece, Run, Transfer};
+use crate::plan::{Piece, Run};
+use crate::transfer::Transfer;
 use lockstep_core::{ContentRef, NodeId, limits};
 use lockstep_disk::chunk::CHUNK_AVG_BYTES;
 use parking_lot::{Condvar, Mutex};
