@@ -106,7 +106,9 @@ impl Volume {
                 self.want_now(state, node);
                 return Err(ApplyError::Waiting(node));
             }
+            let hidden = self.hidden_by(state, &incoming.change);
             let Ok(effects) = state.replica.apply_remote(peer, &incoming.change) else { continue };
+            state.hidden.extend(hidden);
             state.effects.extend(effects);
             state.effects.extend(state.replica.take_consequences());
             self.finish_effects(state, stale)?;
@@ -197,7 +199,12 @@ impl Volume {
             Effect::Adopted { .. } => Ok(()),
             Effect::SetAside { node, copy, from, to, .. } => {
                 self.set_aside(state, *copy, from, to)?;
-                state.unmarked.push(Unmarked { copy: *copy, kept: *node });
+                let kept = state.replica.tree.node(*node).and_then(|n| n.links.first());
+                if let Some(place) =
+                    kept.map(|link| Place { dir: link.parent, name: link.shown.clone() })
+                {
+                    state.unmarked.push(Unmarked { copy: *copy, kept: *node, place });
+                }
                 Ok(())
             }
             Effect::Perm { node } => self.dress_perm(state, *node),

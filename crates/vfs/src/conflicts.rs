@@ -11,11 +11,12 @@ mod resolve;
 
 pub use resolve::{Keep, ResolveError, Resolved};
 
+pub(crate) use packed::Hidden;
 pub(crate) use repository::Aside;
 
 use crate::volume::{State, Volume};
 use lockstep_core::tree::Node;
-use lockstep_core::{EntryName, NodeId, Op, Slot, Timespec};
+use lockstep_core::{EntryName, NodeId, Op, Place, Slot, Timespec};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -42,6 +43,8 @@ struct Mark {
 pub(crate) struct Unmarked {
     pub copy: NodeId,
     pub kept: NodeId,
+    /// The name of `kept` when the copy was made: it may have lost it since.
+    pub place: Place,
 }
 
 /// Two versions of one thing, for `lockstep conflicts`.
@@ -83,13 +86,16 @@ impl Volume {
         found
     }
 
-    /// Marks `copy` as the version that did not get the name of `kept`.
-    pub(crate) fn mark_copy(&self, state: &mut State, copy: NodeId, kept: NodeId, kept_by: Slot) {
-        let Some(link) = state.replica.tree.node(kept).and_then(|n| n.links.first()) else {
-            return;
-        };
-        let place = (link.parent, link.shown.clone());
+    /// Marks `copy` as the version that did not get the name `place`, which `kept` has.
+    pub(crate) fn mark_copy(
+        &self,
+        state: &mut State,
+        copy: NodeId,
+        (kept, kept_by): (NodeId, Slot),
+        place: &Place,
+    ) {
         let copy_of = state.replica.slot();
+        let place = (place.dir, place.name.clone());
         let mark = Mark { kept, kept_by, copy_of, place, at: self.now() };
         let value = postcard::to_stdvec(&mark).expect("marks always encode");
         self.set_mark(state, copy, Some(value));

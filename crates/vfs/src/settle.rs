@@ -15,15 +15,22 @@ impl Volume {
     pub(crate) fn settle_own_shadows(&self) {
         {
             let state = self.read_state();
-            let settled = state.unmarked.is_empty() && state.replica.own_shadows().is_empty();
+            let settled = state.unmarked.is_empty()
+                && state.hidden.is_empty()
+                && state.replica.own_shadows().is_empty();
             if settled || state.replica.is_catching_up() {
                 return;
             }
         }
         let mut state = self.write_state();
-        for Unmarked { copy, kept } in std::mem::take(&mut state.unmarked) {
-            if let Err(error) = self.settle_copy(&mut state, copy, kept) {
-                tracing::warn!(%copy, %error, "cannot settle a conflict copy");
+        for hidden in std::mem::take(&mut state.hidden) {
+            if let Err(error) = self.uncover(&mut state, &hidden) {
+                tracing::warn!(%error, "cannot keep a packed ref's value");
+            }
+        }
+        for unmarked in std::mem::take(&mut state.unmarked) {
+            if let Err(error) = self.settle_copy(&mut state, &unmarked) {
+                tracing::warn!(copy = %unmarked.copy, %error, "cannot settle a conflict copy");
             }
         }
         for (loser, place, shown) in state.replica.own_shadows() {
@@ -73,27 +80,30 @@ impl Volume {
             return self.give_up(state, loser, at, winner);
         }
         let winner_dir = state.replica.tree.parent(winner);
-        let kept_by = winner_slot(state, winner);
+        let plain = Place { dir: winner_dir, name: name.clone() };
         if let Some(repository) = state.replica.tree.in_repository(winner_dir) {
-            return self.settle_in_repository(state, loser, at, &repository, (winner, name));
+            return self.settle_in_repository(state, loser, at, &repository, (winner, &plain));
         }
+        let kept_by = winner_slot(state, winner);
         let aside = state.replica.tree.free_conflict_name(winner_dir, name, loser);
         self.move_name(state, loser, at, Place { dir: winner_dir, name: aside })?;
-        self.mark_copy(state, loser, winner, kept_by);
+        self.mark_copy(state, loser, (winner, kept_by), &plain);
         Ok(())
     }
 
-    /// The copy of what a concurrent edit of `kept` overruled is a conflict from now on.
-    fn settle_copy(&self, state: &mut State, copy: NodeId, kept: NodeId) -> Result<()> {
-        let link = |id| state.replica.tree.node(id).and_then(|n| n.links.first()).cloned();
-        let (Some(from), Some(kept_link)) = (link(copy), link(kept)) else { return Ok(()) };
-        match state.replica.tree.in_repository(kept_link.parent) {
+    /// The copy of what a concurrent edit overruled is a conflict from now on.
+    fn settle_copy(&self, state: &mut State, unmarked: &Unmarked) -> Result<()> {
+        let Unmarked { copy, kept, place } = unmarked;
+        let link = state.replica.tree.node(*copy).and_then(|n| n.links.first());
+        let Some(at) = link.map(|link| Place { dir: link.parent, name: link.shown.clone() }) else {
+            return Ok(());
+        };
+        match state.replica.tree.in_repository(place.dir) {
             Some(repository) => {
-                let at = Place { dir: from.parent, name: from.shown };
-                self.settle_in_repository(state, copy, &at, &repository, (kept, &kept_link.shown))
+                self.settle_in_repository(state, *copy, &at, &repository, (*kept, place))
             }
             None => {
-                self.mark_copy(state, copy, kept, winner_slot(state, kept));
+                self.mark_copy(state, *copy, (*kept, winner_slot(state, *kept)), place);
                 Ok(())
             }
         }
@@ -106,17 +116,17 @@ impl Volume {
         loser: NodeId,
         at: &Place,
         repository: &InRepository,
-        (winner, name): (NodeId, &EntryName),
+        (winner, plain): (NodeId, &Place),
     ) -> Result<()> {
         let kept_by = winner_slot(state, winner);
         let path = state.replica.tree.path_in(at.dir, at.name.as_bytes()).ok_or(Errno::NoEntry)?;
-        if repository.below.is_empty() && name.as_bytes() == b"packed-refs" {
+        if repository.below.is_empty() && plain.name.as_bytes() == b"packed-refs" {
             self.unpack_losing_refs(state, (loser, &path), winner, repository)?;
         }
-        match self.aside_in_repository(state, loser, &path, repository, name)? {
+        match self.aside_in_repository(state, loser, &path, repository, &plain.name)? {
             Aside::Place(to) => {
                 self.move_name(state, loser, at, to)?;
-                self.mark_copy(state, loser, winner, kept_by);
+                self.mark_copy(state, loser, (winner, kept_by), plain);
                 Ok(())
             }
             Aside::Kept => {

@@ -126,6 +126,8 @@ pub(crate) struct State {
     pub kept: Vec<(u64, String)>,
     /// Copies of what concurrent edits overruled, to be marked as conflicts.
     pub unmarked: Vec<crate::conflicts::Unmarked>,
+    /// Packed values of refs that a peer's loose refs are about to hide.
+    pub hidden: Vec<crate::conflicts::Hidden>,
     /// What peers' changes took away.
     pub trash: crate::trash::Trash,
 }
@@ -164,6 +166,7 @@ impl Volume {
             effects: Default::default(),
             kept: Vec::new(),
             unmarked: Vec::new(),
+            hidden: Vec::new(),
             trash,
         };
         let volume = Arc::new(Volume {

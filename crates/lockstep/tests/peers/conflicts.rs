@@ -208,3 +208,23 @@ fn a_file_and_a_directory_of_one_name_are_settled_too() {
     let trashed = trash["volumes"][0]["entries"][0]["path"].as_str().unwrap().to_owned();
     assert!(trashed.ends_with("/deep/inside"), "{trashed}");
 }
+
+#[test]
+fn a_copy_of_a_file_that_the_peer_edited_and_then_replaced_is_a_conflict() {
+    let pair = connected!();
+    fs::write(pair.a.at("notes"), "before").unwrap();
+    pair.identical();
+    let edit = |root: &Path| fs::write(root.join("notes"), "from a").unwrap();
+    let edit_and_replace = |root: &Path| {
+        fs::write(root.join("notes"), "from b").unwrap();
+        fs::write(root.join("notes.new"), "from b, replaced").unwrap();
+        fs::rename(root.join("notes.new"), root.join("notes")).unwrap();
+    };
+    while_apart(&pair, edit, edit_and_replace);
+    both_kept(&pair, ["from a", "from b, replaced"]);
+    let (path, _) = the_conflict(&pair);
+    assert_eq!(path, Path::new("notes"));
+    resolve(&pair.b, &path, "theirs");
+    no_conflicts(&pair);
+    assert_eq!(fs::read_to_string(pair.a.at("notes")).unwrap(), "from a");
+}

@@ -174,3 +174,34 @@ fn branches_packed_on_both_sides_are_kept_as_refs() {
         assert_eq!(kept.lines().count(), 2, "main and v1, for `same` is the same: {kept}");
     }
 }
+
+#[test]
+fn a_branch_moved_and_packed_on_one_side_and_moved_on_the_other_is_kept_as_a_ref() {
+    for packs_on_a in [true, false] {
+        let pair = connected!();
+        let git = Git::new(&pair.outside("git"));
+        let (on_a, on_b) = (pair.a.at("repo"), pair.b.at("repo"));
+        fs::create_dir(&on_a).unwrap();
+        git.run(&on_a, &["init", "-q"]);
+        commit(&git, &on_a, "file", "base");
+        git.run(&on_a, &["branch", "untouched"]);
+        pair.identical();
+        let commits = std::cell::RefCell::new(Vec::new());
+        let work = |repo: &Path, text: &str, packs: bool| {
+            commits.borrow_mut().push(commit(&git, repo, &format!("of {text}"), text));
+            if packs {
+                git.run(repo, &["gc", "-q"]);
+            }
+        };
+        while_apart(
+            &pair,
+            |_| work(&on_a, "from a", packs_on_a),
+            |_| work(&on_b, "from b", !packs_on_a),
+        );
+        pair.identical();
+        let commits = commits.take();
+        kept_as_refs(&pair, &git, "repo", ".git", &[&commits[0], &commits[1]]);
+        let kept = git.run(&on_a, &["for-each-ref", "refs/lockstep/"]);
+        assert_eq!(kept.lines().count(), 1, "main only: {kept}");
+    }
+}

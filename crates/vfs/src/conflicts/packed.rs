@@ -1,12 +1,13 @@
-//! A `packed-refs` file that lost: the values that only it has become refs of their own, so that
-//! what they point at stays reachable.
+//! Values of refs that are in `packed-refs` only: where that file loses, or a loose ref hides what
+//! it has, they become refs of their own, so that what they point at stays reachable.
 
 use super::repository::{Aside, REF_MAX_BYTES, ref_component};
 use crate::errno::{Errno, Result};
 use crate::volume::{State, Volume};
-use lockstep_core::change::Body;
+use lockstep_core::change::{Body, RenameTarget};
 use lockstep_core::tree::InRepository;
-use lockstep_core::{EntryName, Kind, NodeId, Op, Perm, Place, Times};
+use lockstep_core::{Change, EntryName, Kind, NodeId, Op, Perm, Place, Times};
+use lockstep_disk::describe_bytes;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -17,7 +18,63 @@ const REFS_MAX: usize = 1_000;
 /// `packed-refs` is written anew with this mode; refs get it too.
 const REF_MODE: u16 = 0o644;
 
+/// A value packed here that a loose ref of a peer hides.
+#[derive(Clone, Debug)]
+pub(crate) struct Hidden {
+    at: InRepository,
+    dir: NodeId,
+    name: EntryName,
+    value: String,
+}
+
 impl Volume {
+    /// What this replica moved and then packed, while a peer moved the same ref: the peer's `change`
+    /// replaces a loose ref that does not stand here any more, so its author did not know.
+    pub(crate) fn hidden_by(&self, state: &State, change: &Change) -> Option<Hidden> {
+        let Op::Rename { to: (dir, name), target: RenameTarget::Replaced { node, .. }, .. } =
+            &change.op
+        else {
+            return None;
+        };
+        let tree = &state.replica.tree;
+        if tree.lookup(*dir, name.as_bytes()).is_some() {
+            return None;
+        }
+        let at = tree.in_repository(*dir)?;
+        let packed = tree.lookup(at.git_dir, b"packed-refs")?;
+        let own = tree.node(packed)?.file()?.version.slot == state.replica.slot();
+        let parts = at.below.iter().chain([name]).map(|part| str::from_utf8(part.as_bytes()));
+        let full: Vec<&str> = parts.collect::<std::result::Result<_, _>>().ok()?;
+        let refs = self.packed_refs(state, packed, &tree.path(packed)?).filter(|_| own)?;
+        let value = refs.get(&full.join("/"))?.clone();
+        let replaced = tree.node(*node).and_then(|n| n.file()).map(|file| file.content);
+        let moved = replaced != Some(describe_bytes(format!("{value}\n").as_bytes()).content);
+        moved.then(|| Hidden { at, dir: *dir, name: name.clone(), value })
+    }
+
+    /// Makes a hidden value a ref of its own.
+    pub(crate) fn uncover(&self, state: &mut State, hidden: &Hidden) -> Result<()> {
+        let tree = &state.replica.tree;
+        let loose = tree.lookup(hidden.dir, hidden.name.as_bytes());
+        let shown = loose.and_then(|id| self.ref_value(state, id, &tree.path(id)?));
+        if loose.is_none() || shown.as_ref() == Some(&hidden.value) {
+            // The peer packed it too, or has the same: then it is told from what is packed.
+            return Ok(());
+        }
+        let host = ref_component(state.replica.tree.host(state.replica.slot()));
+        let mut dirs = vec![
+            EntryName::new(b"refs")?,
+            EntryName::new(b"lockstep")?,
+            EntryName::new(host.as_bytes())?,
+        ];
+        dirs.extend(hidden.at.below.iter().skip(1).cloned());
+        let dir = self.dirs_in(state, hidden.at.git_dir, &dirs)?;
+        match self.free_ref(state, dir, &hidden.name, Some(&hidden.value))? {
+            Aside::Place(place) => self.make_ref(state, place, &hidden.value),
+            Aside::Kept => Ok(()),
+        }
+    }
+
     /// Makes refs of what `loser`, at `path`, has packed and `winner` has not or has otherwise.
     /// Nothing while the winner's bytes are not here: the losing file is kept whole in any case.
     pub(crate) fn unpack_losing_refs(

@@ -55,7 +55,7 @@ impl Volume {
     }
 
     /// What a ref of this content points at; `None` for what is no ref.
-    fn ref_value(&self, state: &State, node: NodeId, path: &Path) -> Option<String> {
+    pub(super) fn ref_value(&self, state: &State, node: NodeId, path: &Path) -> Option<String> {
         let file = state.replica.tree.node(node)?.file()?;
         if !file.resident || file.live_size_bytes > REF_MAX_BYTES {
             return None;
@@ -127,6 +127,10 @@ fn ref_dirs(
     if name.as_bytes().ends_with(b".lock") || !in_refs && !detached {
         return None;
     }
+    if in_refs && at.below.get(1).is_some_and(|second| second.as_bytes() == b"lockstep") {
+        // Two of one name, made on both sides: the other is numbered.
+        return Some(at.below.clone());
+    }
     let mut dirs = vec![
         EntryName::new(b"refs").ok()?,
         EntryName::new(b"lockstep").ok()?,
@@ -184,6 +188,8 @@ mod tests {
         };
         let expected = names(&["refs", "lockstep", "b", "heads", "topic"]);
         assert_eq!(dirs(&["refs", "heads", "topic"], "one", object), Some(expected));
+        let kept = ["refs", "lockstep", "b", "heads"];
+        assert_eq!(dirs(&kept, "main", object), Some(names(&kept)));
         assert_eq!(dirs(&["refs", "heads"], "main", None), None);
         assert_eq!(dirs(&["refs", "heads"], "main.lock", object), None);
         assert_eq!(dirs(&[], "HEAD", object), Some(names(&["refs", "lockstep", "b"])));
