@@ -4,9 +4,12 @@
 use crate::errno::Result;
 use crate::volume::{OpenError, Volume};
 use lockstep_core::tree::NodeRow;
-use lockstep_core::{Change, Counters, Drained, Perm, Replica, Sequence, Slot, Times, Tree};
+use lockstep_core::{
+    Change, Counters, Drained, NodeId, Perm, Replica, Sequence, Slot, Times, Tree,
+};
 use lockstep_disk::Disk;
 use lockstep_disk::state::{StateBatch, StateDb};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -39,9 +42,10 @@ impl Volume {
             let now = self.now_ms();
             state.held.retain(|_, hold| hold.until_ms > now);
             state.pending_since_ms = None;
-            state.has_unwritten().then(|| Step {
-                drained: state.replica.drain(),
-                records: state.trash.take_records(),
+            state.has_unwritten().then(|| {
+                let (drained, records) = (state.replica.drain(), state.trash.take_records());
+                let inodes = self.inodes_below(&state, &drained);
+                Step { drained, inodes, records }
             })
         };
         queue.extend(drained);
@@ -56,6 +60,15 @@ impl Volume {
             self.log_grown.raise();
         }
         Ok(())
+    }
+
+    /// Where nodes that are written down stand below, so that moves can be told at the next start.
+    fn inodes_below(&self, state: &crate::volume::State, drained: &Drained) -> Vec<u64> {
+        let inode = |id: &NodeId| {
+            let path = state.replica.tree.path(*id)?;
+            self.disk.stat(&path).ok().map(|stat| stat.ino)
+        };
+        drained.rows.iter().map(|(id, _)| inode(id).unwrap_or(0)).collect()
     }
 
     /// Everything written down and all content in place reaches stable storage.
@@ -146,6 +159,8 @@ impl Volume {
 /// What one commit writes down.
 pub(crate) struct Step {
     drained: Drained,
+    /// Inode number below of each node written down; 0: unknown.
+    inodes: Vec<u64>,
     records: Vec<(String, Option<Vec<u8>>)>,
 }
 
@@ -155,10 +170,13 @@ impl crate::volume::State {
     }
 }
 
-fn encode(Step { drained, records }: &Step) -> StateBatch {
-    let row = |row: &NodeRow| postcard::to_stdvec(row).expect("rows always encode");
+fn encode(Step { drained, inodes, records }: &Step) -> StateBatch {
+    let row = |row: &NodeRow, inode: &u64| {
+        postcard::to_stdvec(&(row, inode)).expect("rows always encode")
+    };
+    let rows = drained.rows.iter().zip(inodes);
     StateBatch {
-        nodes: drained.rows.iter().map(|(id, r)| (*id, r.as_ref().map(row))).collect(),
+        nodes: rows.map(|((id, r), inode)| (*id, r.as_ref().map(|r| row(r, inode)))).collect(),
         log: drained
             .changes
             .iter()
@@ -173,12 +191,21 @@ fn encode(Step { drained, records }: &Step) -> StateBatch {
     }
 }
 
-/// The replica as it was written down last, or a new one; and whether it was written down.
+/// What was written down.
+pub(crate) struct Loaded {
+    pub replica: Replica,
+    /// Whether anything was.
+    pub known: bool,
+    /// The inode number that each node had below.
+    pub inodes: HashMap<NodeId, u64>,
+}
+
+/// The replica as it was written down last, or a new one.
 pub(crate) fn load(
     db: &StateDb,
     slot: Slot,
     disk: &dyn Disk,
-) -> std::result::Result<(Replica, bool), OpenError> {
+) -> std::result::Result<Loaded, OpenError> {
     let damaged = |what: &str| OpenError::Damaged { what: what.to_owned() };
     let written = db.meta(COUNTERS)?;
     let known = written.is_some();
@@ -186,10 +213,17 @@ pub(crate) fn load(
         Some(bytes) => postcard::from_bytes(&bytes).map_err(|_| damaged("counters"))?,
         None => Counters::default(),
     };
-    let mut rows: Vec<NodeRow> = Vec::new();
+    let (mut rows, mut inodes) = (Vec::new(), HashMap::new());
     for (id, bytes) in db.load_nodes()? {
-        let row = postcard::from_bytes(&bytes).map_err(|_| damaged(&format!("node {id}")))?;
+        let (row, inode): (NodeRow, u64) =
+            postcard::from_bytes(&bytes).map_err(|_| damaged(&format!("node {id}")))?;
+        if row.node != id {
+            return Err(damaged(&format!("node {id}")));
+        }
         rows.push(row);
+        if inode != 0 {
+            inodes.insert(id, inode);
+        }
     }
     check_log(db)?;
     let tree = match rows.is_empty() {
@@ -200,7 +234,7 @@ pub(crate) fn load(
         }
         false => Tree::load(rows),
     };
-    Ok((Replica::new(slot, tree, counters), known))
+    Ok(Loaded { replica: Replica::new(slot, tree, counters), known, inodes })
 }
 
 /// Every entry of the log is what was written down.

@@ -1,13 +1,16 @@
 //! Comparing the backing tree with the state: what was put there, changed or removed while the
 //! volume was not open comes in as local changes.
 
+mod moved;
+
 use crate::serve::holding_of;
 use crate::volume::{Origin, State, Volume};
 use lockstep_core::change::Body;
 use lockstep_core::tree::{Node, NodeBody};
 use lockstep_core::{EntryName, Kind, Manifest, NodeId, Op, Perm, Replica, Times, Version};
 use lockstep_disk::{BackingStat, FileType, describe};
-use std::collections::{BTreeSet, HashMap};
+use moved::Moved;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -27,11 +30,17 @@ struct Scan<'a> {
     origin: Origin,
     /// Files with several names, by inode number: the node of the first name found.
     linked: HashMap<u64, NodeId>,
+    moved: Moved,
+    /// Nodes found where they stand.
+    placed: HashSet<NodeId>,
+    /// Nodes whose names are not below: gone, unless they turn up elsewhere.
+    vanished: Vec<NodeId>,
 }
 
 impl Volume {
     /// Takes in what the backing tree holds and the state does not, and the reverse.
-    pub(crate) fn scan(&self, origin: Origin) -> io::Result<()> {
+    /// `inodes`: the inode numbers below that nodes had when they were written down.
+    pub(crate) fn scan(&self, origin: Origin, inodes: HashMap<NodeId, u64>) -> io::Result<()> {
         for temp in self.disk.temp_list()? {
             match holding_of(&temp) {
                 Some(holding) if self.serves_still(&temp) => {
@@ -45,11 +54,22 @@ impl Volume {
         let for_peers = |name: &String| !name.starts_with(crate::trash::KEPT_PREFIX);
         let now = state.replica.lamport();
         state.kept.extend(kept.into_iter().filter(for_peers).map(|name| (now, name)));
-        let mut scan = Scan { volume: self, origin, linked: HashMap::new() };
+        // A name that waits for another to go would be given away by a move.
+        let inodes = if state.replica.tree.has_shadows() { HashMap::new() } else { inodes };
+        let mut scan = Scan {
+            volume: self,
+            origin,
+            linked: HashMap::new(),
+            moved: Moved::look(&*self.disk, inodes)?,
+            placed: HashSet::new(),
+            vanished: Vec::new(),
+        };
         let mut dirs = vec![(NodeId::ROOT, PathBuf::new())];
         while let Some((dir, path)) = dirs.pop() {
             scan.directory(&mut state, dir, &path, &mut dirs)?;
         }
+        scan.remove_vanished(&mut state);
+        self.follow_up(&mut state);
         Ok(())
     }
 }
@@ -62,14 +82,15 @@ impl Scan<'_> {
         path: &Path,
         dirs: &mut Vec<(NodeId, PathBuf)>,
     ) -> io::Result<()> {
-        let mut below: HashMap<Vec<u8>, BackingStat> =
-            self.volume.disk.read_dir(path)?.into_iter().collect();
-        let known: Vec<(EntryName, NodeId)> = entries(state, dir);
-        for (name, node) in &known {
-            let there = below.get(name.as_bytes());
-            let kind = state.replica.tree.node(*node).map(Node::kind);
-            if there.is_none_or(|stat| stat.file_type.kind() != kind) {
-                self.gone(state, dir, name, *node);
+        let mut below = self.moved.listing(path);
+        for (name, node) in entries(state, dir) {
+            if below.contains_key(name.as_bytes()) {
+                continue;
+            }
+            let is_dir = state.replica.tree.node(node).is_some_and(|n| n.dir().is_some());
+            match is_dir || self.moved.place(state, &*self.volume.disk, node).is_some() {
+                true => self.vanished.push(node),
+                false => self.gone(state, dir, &name, node),
             }
         }
         // A name that is gone may go to another file.
@@ -81,10 +102,12 @@ impl Scan<'_> {
         for name in names {
             let at = path.join(OsStr::from_bytes(name));
             let stat = &below[name];
-            let node = match state.replica.tree.lookup(dir, name) {
+            let Ok(entry) = EntryName::new(name) else { continue };
+            let node = match self.settle_name(state, dir, &entry, &at, stat) {
                 Some(node) => self.known(state, node, &at, stat)?,
                 None => self.found(state, dir, name, &at, stat)?,
             };
+            self.placed.extend(node);
             if let Some(node) = node.filter(|_| stat.file_type == FileType::Dir) {
                 dirs.push((node, at));
             }

@@ -142,7 +142,8 @@ impl Volume {
         host: &str,
         origin: Origin,
     ) -> std::result::Result<Arc<Volume>, OpenError> {
-        let (mut replica, known) = crate::commit::load(&db, slot, &*disk)?;
+        let crate::commit::Loaded { mut replica, known, inodes } =
+            crate::commit::load(&db, slot, &*disk)?;
         replica.start(crate::catch_up::start_of_run());
         let began_without_state = !known && origin == Origin::Existing;
         if began_without_state {
@@ -191,7 +192,7 @@ impl Volume {
             durable: AtomicU64::new(0),
             began_without_state,
         });
-        volume.scan(origin)?;
+        volume.scan(origin, inodes)?;
         volume.commit().map_err(|errno| io::Error::from_raw_os_error(errno.raw()))?;
         volume.queue_wanted();
         Ok(volume)

@@ -196,6 +196,11 @@ impl Tree {
         Some(self.path(parent)?.join(OsStr::from_bytes(name)))
     }
 
+    /// Whether any name is shown under another, or any directory elsewhere than its place.
+    pub fn has_shadows(&self) -> bool {
+        !self.shadows.is_empty() || !self.displaced.is_empty()
+    }
+
     /// All nodes, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Node)> {
         self.nodes.iter().map(|(id, node)| (*id, node))

@@ -17,6 +17,7 @@ mod git_small;
 mod latency;
 mod lfs;
 mod merging;
+mod moved_below;
 mod names;
 mod ordinary_user;
 mod reader;
