@@ -271,6 +271,36 @@ fn a_restored_file_is_a_new_file_and_overwrites_nothing() {
 }
 
 #[test]
+fn symlinks_and_attributes_come_back_too() {
+    let mut rig = Rig::new();
+    let link = rig.volume().symlink(&ANYONE, NodeId::ROOT, b"link", b"some/where").unwrap().node;
+    let file = rig.write("file", "with an attribute");
+    rig.volume().set_xattr(file, b"user.colour", b"blue", 0).unwrap();
+    rig.peer_removes(link, "link");
+    rig.peer_removes(file, "file");
+    assert_eq!(rig.listed().len(), 2);
+    for name in ["link", "file"] {
+        rig.volume().restore(Path::new(name)).unwrap();
+    }
+    let found = |name: &[u8]| rig.volume().lookup(NodeId::ROOT, name).unwrap().node;
+    assert_eq!(rig.volume().readlink(found(b"link")).unwrap(), b"some/where");
+    assert_eq!(rig.volume().get_xattr(found(b"file"), b"user.colour").unwrap(), b"blue");
+}
+
+#[test]
+fn a_file_that_keeps_another_name_is_not_lost_and_not_kept() {
+    let mut rig = Rig::new();
+    let node = rig.write("one", "two names");
+    rig.volume().link(node, NodeId::ROOT, b"two").unwrap();
+    rig.peer_removes(node, "one");
+    assert_eq!(rig.listed(), []);
+    assert!(!rig.tree().join("one").exists());
+    assert_eq!(std::fs::read(rig.tree().join("two")).unwrap(), b"two names");
+    rig.peer_removes(node, "two");
+    assert_eq!(rig.listed(), [("two".to_owned(), TrashReason::Removed)]);
+}
+
+#[test]
 fn the_newest_of_several_versions_is_restored() {
     let mut rig = Rig::new();
     for text in ["oldest", "older", "newest"] {

@@ -1,8 +1,10 @@
 //! What one side deletes or overwrites stays in the other side's trash, and comes back from it.
 
 use crate::support::connected;
-use crate::support::peer::Peer;
+use crate::support::pair::Layout;
+use crate::support::peer::{Peer, Placing};
 use crate::support::repository::noise;
+use crate::support::{SOON, eventually};
 use serde_json::Value;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -93,7 +95,7 @@ fn the_trash_survives_a_kill_and_names_what_it_does_not_have() {
 }
 
 #[test]
-fn five_thousand_files_deleted_by_the_peer_go_to_the_trash_at_once() {
+fn slow_five_thousand_files_deleted_by_the_peer_go_to_the_trash_at_once() {
     let pair = connected!();
     fs::create_dir(pair.b.at("many")).unwrap();
     for number in 0..5_000 {
@@ -116,4 +118,23 @@ fn five_thousand_files_deleted_by_the_peer_go_to_the_trash_at_once() {
     pair.wait();
     let emptied = pair.b.run(&["trash", "empty", "--json"]).success().json();
     assert_eq!(emptied["volumes"][0]["removed"], 5_000);
+}
+
+#[test]
+fn a_peer_without_a_mount_has_a_trash_too() {
+    let pair = connected!(Layout { b: Placing::Nowhere, ..Layout::default() });
+    fs::write(pair.a.at("notes"), "written and removed on a").unwrap();
+    pair.wait();
+    let born = fs::metadata(pair.b.at("notes")).unwrap().created().unwrap();
+    eventually("the file has stood on b for a second", SOON, || {
+        born.elapsed().is_ok_and(|age| age > Duration::from_millis(1_100))
+    });
+    fs::remove_file(pair.a.at("notes")).unwrap();
+    pair.wait();
+    assert_eq!(names(&pair.b), [("notes".to_owned(), "removed".to_owned())]);
+    assert_eq!(restore(&pair.b, "notes"), pair.b.at("notes").to_str().unwrap());
+    pair.wait();
+    for peer in [&pair.a, &pair.b] {
+        assert_eq!(fs::read_to_string(peer.at("notes")).unwrap(), "written and removed on a");
+    }
 }
