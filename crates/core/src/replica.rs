@@ -153,6 +153,9 @@ impl Replica {
     /// or in the root only because of a cycle, is put there for good by a change of its own, before
     /// `op` takes the reason away.
     fn settle_places(&mut self, op: &Op) {
+        if let Op::Link { node, .. } = op {
+            return self.settle_kept_name(*node);
+        }
         let (left, moved) = match op {
             Op::Unlink { node, parent, .. } => (*parent, *node),
             Op::Rename { node, from, .. } => (from.0, *node),
@@ -165,6 +168,15 @@ impl Replica {
         for dir in unsettled.into_iter().filter(|dir| *dir != moved) {
             self.settle_place(dir);
         }
+    }
+
+    /// A file that stands only because it was edited while it was removed gets its name back for
+    /// good, before another name takes the reason away.
+    fn settle_kept_name(&mut self, node: NodeId) {
+        let Some(link) = self.tree.link_kept_by_edit(node) else { return };
+        let at = self.tree.node(link.parent).map(|dir| dir.times.ctime).unwrap_or_default();
+        let version = self.next_version();
+        self.enter(Op::Link { node, parent: link.parent, name: link.name, at }, version);
     }
 
     fn settle_place(&mut self, dir: NodeId) {

@@ -4,8 +4,8 @@
 
 use lockstep_core::change::{Body, RenameTarget};
 use lockstep_core::{
-    Change, ContentHash, ContentRef, EntryName, NodeId, Op, Perm, Sequence, Slot, Times, Timespec,
-    Tree, Version,
+    Change, ContentHash, ContentRef, Counters, Effect, EntryName, NodeId, Op, Perm, Replica,
+    Sequence, Slot, Times, Timespec, Tree, Version,
 };
 use std::collections::BTreeMap;
 
@@ -259,4 +259,39 @@ fn a_replacement_removes_what_its_author_saw_and_no_more() {
     assert_eq!((plain["ref"], plain["copy"], plain.len()), (NodeId(8), NodeId(7), 2));
     let edited = all_orders(&common, &[&replace, &[change(3, 2, edit(7, made))]]);
     assert_eq!((edited["ref"], edited.len()), (NodeId(8), 2));
+}
+
+#[test]
+fn a_name_kept_by_an_edit_stays_when_the_file_gets_another() {
+    let tree = Tree::new(Perm::default(), Times::default());
+    let mut replica = Replica::new(Slot(1), tree, Counters::default());
+    let made = version(1, 2);
+    for (seq, op) in [file(7, "a"), edit(7, made)].into_iter().enumerate() {
+        let version = version(1 + 8 * seq as u64, 2);
+        let change = Change { seq: Sequence(1 + seq as u64), version, op };
+        replica.apply_remote(Slot(2), &change).unwrap();
+    }
+    let removed = Change { seq: Sequence(1), version: version(9, 3), op: unlink(7, 1, "a", made) };
+    replica.apply_remote(Slot(3), &removed).unwrap();
+    replica.local(link(7, "b"));
+    let names: Vec<String> =
+        replica.tree.node(NodeId(7)).unwrap().links.iter().map(|l| l.shown.to_string()).collect();
+    assert_eq!((names, replica.take_consequences()), (vec!["a".into(), "b".into()], vec![]));
+}
+
+#[test]
+fn a_conflict_name_is_freed_by_the_replacement_of_its_other_name() {
+    let tree = Tree::new(Perm::default(), Times::default());
+    let mut replica = Replica::new(Slot(1), tree, Counters::default());
+    let ops = [file(7, "b"), link(7, "c"), file(8, "b")];
+    for (at, op) in ops.into_iter().enumerate() {
+        let seq = Sequence(1 + at as u64);
+        let change = Change { seq, version: version(seq.0, 2), op };
+        replica.apply_remote(Slot(2), &change).unwrap();
+    }
+    let over = replica.rename_target(ROOT, b"c");
+    replica.local(rename(8, (1, "b"), (1, "c"), over));
+    let consequences = replica.take_consequences();
+    let freed = |effect: &Effect| matches!(effect, Effect::Moved { node, to, .. } if *node == NodeId(7) && to.name == name("b"));
+    assert!(consequences.len() == 1 && freed(&consequences[0]), "{consequences:?}");
 }

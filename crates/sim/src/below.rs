@@ -1,20 +1,144 @@
-//! A model of the backing tree: names and what stands under them, nothing else. It refuses what a
-//! real filesystem would refuse, so that an effect whose path is wrong is found at once.
+//! A model of the backing tree: names, what stands under them, and which bytes are there. It
+//! refuses what a real filesystem would refuse, so that an effect whose path is wrong is found at
+//! once.
 
+use lockstep_core::change::{Body, RenameTarget};
 use lockstep_core::tree::NodeBody;
-use lockstep_core::{Effect, NodeId, Tree};
-use std::collections::BTreeMap;
+use lockstep_core::{ContentHash, ContentRef, Effect, EntryName, Kind, NodeId, Op, Tree};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+/// What a name leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inode {
+    pub kind: Kind,
+    /// The bytes; `None` for a placeholder.
+    pub content: Option<ContentRef>,
+}
 
 /// Paths and the nodes under them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Below(BTreeMap<PathBuf, NodeId>);
+pub struct Below {
+    names: BTreeMap<PathBuf, NodeId>,
+    inodes: BTreeMap<NodeId, Inode>,
+}
 
 impl Below {
-    /// Carries out one effect.
-    pub fn carry_out(&mut self, effect: &Effect) -> Result<(), String> {
+    pub fn names(&self) -> &BTreeMap<PathBuf, NodeId> {
+        &self.names
+    }
+
+    pub fn inode(&self, node: NodeId) -> Option<&Inode> {
+        self.inodes.get(&node)
+    }
+
+    /// Whether some file with a name has these bytes.
+    pub fn holds(&self, content: ContentRef) -> bool {
+        self.names
+            .values()
+            .any(|id| self.inodes.get(id).is_some_and(|i| i.content == Some(content)))
+    }
+
+    /// Contents of files that have lost their last name.
+    pub fn nameless_contents(&self) -> Vec<ContentHash> {
+        let named: BTreeSet<NodeId> = self.names.values().copied().collect();
+        let nameless = self.inodes.iter().filter(|(id, _)| !named.contains(id));
+        nameless.filter_map(|(_, inode)| Some(inode.content?.hash)).collect()
+    }
+
+    /// The bytes of a file arrive.
+    pub fn fill(&mut self, node: NodeId, content: ContentRef) {
+        self.inodes.insert(node, Inode { kind: Kind::File, content: Some(content) });
+    }
+
+    /// The scan takes what stands at `path` for `node`.
+    pub fn adopt(&mut self, path: &Path, node: NodeId) {
+        if let Some(old) = self.names.insert(path.to_owned(), node)
+            && let Some(inode) = self.inodes.get(&old).cloned()
+        {
+            self.inodes.insert(node, inode);
+        }
+    }
+
+    /// Whether what `effect` moves is there: a crash may have come after it was moved.
+    pub fn can_move(&self, effect: &Effect) -> bool {
         match effect {
-            Effect::Made { node, path, .. } => self.put(path, *node),
+            Effect::Moved { node, from_path, .. } => self.names.get(from_path) == Some(node),
+            _ => true,
+        }
+    }
+
+    /// What the tree does not know and stands where a name goes is moved beside.
+    pub fn clear_stray(&mut self, effect: &Effect) -> Result<(), String> {
+        let Effect::Moved { to_path, replaced: None, .. } = effect else { return Ok(()) };
+        if !self.names.contains_key(to_path) {
+            return Ok(());
+        }
+        let mut beside = to_path.as_os_str().to_owned();
+        beside.push(" (found here)");
+        self.rename(to_path, Path::new(&beside))
+    }
+
+    /// The scan removes a placeholder that nobody knows.
+    pub fn drop_placeholder(&mut self, path: &Path) {
+        self.names.remove(path);
+    }
+
+    /// What a user does on disk, before `tree` knows.
+    pub fn make(&mut self, op: &Op, tree: &Tree) -> Result<(), String> {
+        let free = |dir: NodeId, name: &EntryName| {
+            tree.path_in(dir, name.as_bytes()).ok_or("no directory")
+        };
+        let shown = |node: NodeId, dir: NodeId, name: &EntryName| {
+            let links = &tree.node(node)?.links;
+            let link = links.iter().find(|l| l.parent == dir && l.name == *name)?;
+            tree.path_in(dir, link.shown.as_bytes())
+        };
+        match op {
+            Op::Create { node, parent, name, body, .. } => {
+                let content = match body {
+                    Body::File(content) => Some(*content),
+                    _ => None,
+                };
+                self.inodes.insert(*node, Inode { kind: body.kind(), content });
+                self.put(&free(*parent, name)?, *node)
+            }
+            Op::Link { node, parent, name, .. } => self.put(&free(*parent, name)?, *node),
+            Op::Unlink { node, parent, name, .. } => {
+                self.remove(&shown(*node, *parent, name).ok_or("no such name")?)
+            }
+            Op::Rename { node, from, to, target, .. } => {
+                let from_path = shown(*node, from.0, &from.1).ok_or("no such name")?;
+                let to_path = free(to.0, &to.1)?;
+                match target {
+                    RenameTarget::Free => self.rename(&from_path, &to_path),
+                    RenameTarget::Replaced { .. } => {
+                        self.remove(&to_path)?;
+                        self.rename(&from_path, &to_path)
+                    }
+                    RenameTarget::Exchanged { .. } => self.exchange(&from_path, &to_path),
+                }
+            }
+            Op::Content { node, content, .. } => {
+                self.fill(*node, *content);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Carries out one effect of a change that `tree` has.
+    pub fn carry_out(&mut self, effect: &Effect, tree: &Tree) -> Result<(), String> {
+        match effect {
+            Effect::Made { node, path, .. } => {
+                let stands = tree.node(*node).ok_or("no such node")?;
+                let content = stands.file().filter(|file| file.resident).map(|file| file.content);
+                if content.is_some_and(|content| content.size_bytes > 0) {
+                    return Err(format!("{node} is made anew with bytes that nobody brought"));
+                }
+                self.inodes.insert(*node, Inode { kind: stands.kind(), content });
+                self.put(path, *node)
+            }
             Effect::Linked { node, existing, path, .. } => {
                 self.must_hold(existing, *node)?;
                 self.put(path, *node)
@@ -31,61 +155,78 @@ impl Below {
                 }
                 self.rename(from_path, to_path)
             }
-            Effect::Swapped { a_path, b_path, .. } => {
-                let aside = PathBuf::from("\u{1}swap");
-                self.rename(a_path, &aside)?;
-                self.rename(b_path, a_path)?;
-                self.rename(&aside, b_path)
-            }
-            Effect::SetAside { node, from, copy, to, .. } => {
+            Effect::Swapped { a_path, b_path, .. } => self.exchange(a_path, b_path),
+            Effect::SetAside { node, from, copy, to, content, .. } => {
                 self.must_hold(from, *node)?;
+                if self.inodes.get(node).and_then(|i| i.content) != Some(*content) {
+                    return Err(format!("the bytes of {node} that were overruled are gone"));
+                }
+                self.fill(*copy, *content);
                 self.put(to, *copy)
+            }
+            Effect::Wanted { node } => {
+                self.size_placeholder(*node, tree);
+                Ok(())
             }
             // Only an exchange of state adopts, and the runs here meet by their logs.
             Effect::Adopted { .. }
             | Effect::Perm { .. }
             | Effect::Times { .. }
-            | Effect::Xattr { .. }
-            | Effect::Wanted { .. } => Ok(()),
+            | Effect::Xattr { .. } => Ok(()),
+        }
+    }
+
+    /// A file that was shown empty and has absent content now.
+    fn size_placeholder(&mut self, node: NodeId, tree: &Tree) {
+        let absent = tree.node(node).and_then(|n| n.file()).is_some_and(|file| !file.resident);
+        if absent && let Some(inode) = self.inodes.get_mut(&node) {
+            inode.content = None;
         }
     }
 
     /// What `tree` says should be here.
     pub fn of(tree: &Tree) -> Below {
-        let mut all = BTreeMap::new();
+        let mut names = BTreeMap::new();
         for (id, node) in tree.iter() {
             for link in &node.links {
                 if let Some(path) = tree.path_in(link.parent, link.shown.as_bytes()) {
-                    all.insert(path, id);
+                    names.insert(path, id);
                 }
             }
         }
-        Below(all)
+        Below { names, inodes: BTreeMap::new() }
     }
 
     fn put(&mut self, path: &Path, node: NodeId) -> Result<(), String> {
         let parent = path.parent().unwrap_or(Path::new(""));
-        if parent != Path::new("") && !self.0.contains_key(parent) {
+        if parent != Path::new("") && !self.names.contains_key(parent) {
             return Err(format!("no directory for {}", path.display()));
         }
-        match self.0.insert(path.to_owned(), node) {
+        match self.names.insert(path.to_owned(), node) {
             None => Ok(()),
             Some(old) => Err(format!("{} would overwrite {old}", path.display())),
         }
     }
 
     fn must_hold(&self, path: &Path, node: NodeId) -> Result<(), String> {
-        match self.0.get(path) {
+        match self.names.get(path) {
             Some(held) if *held == node => Ok(()),
             held => Err(format!("{} holds {held:?}, not {node}", path.display())),
         }
     }
 
     fn remove(&mut self, path: &Path) -> Result<(), String> {
-        if self.0.keys().any(|other| other != path && other.starts_with(path)) {
+        if self.names.keys().any(|other| other != path && other.starts_with(path)) {
             return Err(format!("{} is not empty", path.display()));
         }
-        self.0.remove(path).map(drop).ok_or(format!("{} is not there", path.display()))
+        self.names.remove(path).map(drop).ok_or(format!("{} is not there", path.display()))
+    }
+
+    fn exchange(&mut self, a: &Path, b: &Path) -> Result<(), String> {
+        let aside = PathBuf::from("\u{1}swap");
+        self.rename(a, &aside)?;
+        self.rename(b, a)?;
+        self.rename(&aside, b)
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> Result<(), String> {
@@ -93,7 +234,7 @@ impl Below {
             return Err(format!("{} would move below itself", from.display()));
         }
         let moved: Vec<(PathBuf, NodeId)> = self
-            .0
+            .names
             .iter()
             .filter(|(path, _)| path.starts_with(from))
             .map(|(path, node)| (path.clone(), *node))
@@ -102,7 +243,7 @@ impl Below {
             return Err(format!("{} is not there", from.display()));
         }
         for (path, _) in &moved {
-            self.0.remove(path);
+            self.names.remove(path);
         }
         for (path, node) in moved {
             let rest = path.strip_prefix(from).map_err(|e| e.to_string())?;

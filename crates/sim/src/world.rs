@@ -1,224 +1,280 @@
-//! One run: two replicas, the changes between them, and what must hold.
+//! One run: replicas, the connections between them, troubles, and what must hold.
 
 use crate::actions::act;
-use crate::below::{Below, View, view};
+use crate::checks;
+use crate::failure::{Check, Failure, FailureKind};
+use crate::network::{Message, Network};
+use crate::plan::Plan;
 use crate::rng::Rng;
-use lockstep_core::tree::Node;
-use lockstep_core::{
-    Change, ContentRef, Effect, NodeId, Op, Perm, Replica, Sequence, Slot, Times, Tree,
-};
-use std::collections::{BTreeSet, VecDeque};
+use crate::side::{After, Made, Side};
+use lockstep_core::{Sequence, Slot, Timespec, limits};
+use std::collections::VecDeque;
 
-/// What went wrong, and when.
-#[derive(Debug)]
-pub struct Failure {
-    /// The run's seed.
-    pub seed: u64,
-    /// Number of the step.
-    pub step: usize,
-    /// Which promise.
-    pub kind: FailureKind,
-    /// What did not hold.
-    pub what: String,
+/// Steps of a run before everybody is connected for good.
+const STEPS: usize = 80;
+/// Rounds in which everything must have arrived then.
+const ROUNDS_MAX: usize = 500;
+
+/// Rounds without anything to do after which nothing is on its way any more.
+const QUIET_ROUNDS: usize = 12;
+
+/// What a replica knows of a peer within a session.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// Hello came: changes after `cursor` are to be sent.
+    pub is_greeted: bool,
+    pub cursor: Sequence,
+    /// Last change of each batch that is not acknowledged.
+    pub in_flight: VecDeque<Sequence>,
+    /// Batches that came and are not applied.
+    pub inbox: VecDeque<Vec<Made>>,
+    /// What the peer has for good, with all content, as it said last.
+    pub heard: Option<After>,
 }
 
-/// Which promise did not hold.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FailureKind {
-    /// A tree broke an invariant, or an effect asked the disk for the impossible.
-    Broken,
-    /// A content that nobody who knew it gave up is nowhere.
-    Lost,
-    /// At the end the sides show different trees.
-    Differ,
+/// Everything there is.
+pub struct World<'a> {
+    pub sides: Vec<Side>,
+    pub rng: Rng,
+    pub sessions: Vec<Vec<Session>>,
+    pub network: Network,
+    /// Every change that was ever written down.
+    pub made: Vec<Made>,
+    plan: Plan,
+    pub now_ms: u64,
+    pub trace: &'a mut dyn FnMut(std::fmt::Arguments<'_>),
 }
 
-struct Side {
-    replica: Replica,
-    below: Below,
-    /// Changes on their way to this side.
-    inbox: VecDeque<Change>,
-    /// Every change this side ever sent, for the delivery again after a reconnect.
-    sent: Vec<Change>,
-}
-
-const SLOTS: [Slot; 2] = [Slot(1), Slot(2)];
-const STEPS: usize = 60;
-
-/// Runs `seed`; the trace of what was applied goes to `trace`.
-pub fn run(seed: u64, apart: bool, trace: &mut dyn FnMut(String)) -> Result<(), Failure> {
-    let mut rng = Rng::new(seed);
-    let mut sides: Vec<Side> = SLOTS.iter().map(|slot| side(*slot)).collect();
-    let fail = |step, what| Failure { seed, step, kind: FailureKind::Broken, what };
-    let connected_percent = if apart { [0, 20][rng.below(2)] } else { 90 };
+/// Runs `seed`; the trace of what happened goes to `trace`.
+pub fn run(
+    seed: u64,
+    plan: Plan,
+    trace: &mut dyn FnMut(std::fmt::Arguments<'_>),
+) -> Result<(), Failure> {
+    let mut world = World::new(seed, plan, trace);
     for step in 0..STEPS {
-        let who = rng.below(2);
-        if rng.chance(60) {
-            act(&mut sides[who].replica, &mut rng, step as u64);
-        }
-        ship(&mut sides, who, trace);
-        if rng.chance(connected_percent) {
-            let count = rng.below(4);
-            deliver(&mut sides, who, count, trace).map_err(|what| fail(step, what))?;
-        }
-        if rng.chance(5) {
-            resend(&mut sides, who);
-        }
-        if rng.chance(30) {
-            fetch(&mut sides[who].replica);
-        }
-        check(&sides[who]).map_err(|what| fail(step, what))?;
+        world.step().map_err(|(kind, what)| Failure { seed, step, kind, what })?;
     }
-    settle(&mut sides, trace).map_err(|what| fail(STEPS, what))?;
-    let ended = |kind| move |what| Failure { seed, step: STEPS, kind, what };
-    nothing_lost(&sides).map_err(ended(FailureKind::Lost))?;
-    same_view(&sides).map_err(ended(FailureKind::Differ))
+    world.finish().map_err(|(kind, what)| Failure { seed, step: STEPS, kind, what })
 }
 
-fn side(slot: Slot) -> Side {
-    let mut tree = Tree::new(Perm { mode: 0o755, uid: 0, gid: 0 }, Times::default());
-    tree.name_host(Slot(1), "one");
-    tree.name_host(Slot(2), "two");
-    Side {
-        replica: Replica::new(slot, tree, Default::default()),
-        below: Below::default(),
-        inbox: VecDeque::new(),
-        sent: Vec::new(),
-    }
+pub fn broken(what: String) -> (FailureKind, String) {
+    (FailureKind::Broken, what)
 }
 
-/// Local changes are numbered and on their way; the local disk is what the tree says, for local
-/// effects come before their change.
-fn ship(sides: &mut [Side], who: usize, trace: &mut dyn FnMut(String)) {
-    let changes = sides[who].replica.drain().changes;
-    sides[who].below = Below::of(&sides[who].replica.tree);
-    for change in &changes {
-        trace(format!("{who} does {change:?}"));
+impl<'a> World<'a> {
+    fn new(seed: u64, plan: Plan, trace: &'a mut dyn FnMut(std::fmt::Arguments<'_>)) -> Self {
+        let slots: Vec<Slot> = (1..=plan.replicas as u16).map(Slot).collect();
+        let sessions = || slots.iter().map(|_| Session::default()).collect();
+        let mut world = World {
+            sides: slots.iter().map(|slot| Side::new(*slot, &slots)).collect(),
+            rng: Rng::new(seed),
+            sessions: slots.iter().map(|_| sessions()).collect(),
+            network: Network::new(plan.replicas),
+            made: Vec::new(),
+            plan,
+            now_ms: 0,
+            trace,
+        };
+        if !plan.apart {
+            world.connect_all();
+        }
+        world
     }
-    sides[who].sent.extend(changes.iter().cloned());
-    sides[1 - who].inbox.extend(changes);
-}
 
-fn deliver(
-    sides: &mut [Side],
-    who: usize,
-    count: usize,
-    trace: &mut dyn FnMut(String),
-) -> Result<(), String> {
-    for _ in 0..count {
-        let Some(change) = sides[who].inbox.pop_front() else { break };
-        let side = &mut sides[who];
-        let Ok(effects) = side.replica.apply_remote(SLOTS[1 - who], &change) else { continue };
-        trace(format!("{who} applies {change:?}: {effects:?}"));
-        for effect in &effects {
-            if let Effect::SetAside { copy, content, .. } = effect {
-                announce_copy(&mut side.replica, *copy, *content);
+    pub fn at(&self) -> Timespec {
+        Timespec {
+            secs: (self.now_ms / 1000) as i64,
+            nanos: (self.now_ms % 1000) as u32 * 1_000_000,
+        }
+    }
+
+    fn step(&mut self) -> Check {
+        self.now_ms += 1 + self.rng.below(40) as u64;
+        let (who, at) = (self.rng.below(self.sides.len()), self.at());
+        if self.rng.chance(60) {
+            act(&mut self.sides[who], &mut self.rng, at).map_err(broken)?;
+        }
+        if self.rng.chance(70) {
+            self.commit(who);
+        }
+        self.ship_all();
+        self.deliver()?;
+        if self.rng.chance(40) {
+            self.ask(who);
+        }
+        if self.rng.chance(15) {
+            self.sync(who);
+        }
+        if self.rng.chance(10) {
+            self.trim(who);
+        }
+        self.trouble()?;
+        self.check_bounds()
+    }
+
+    /// Cuts, connections, crashes.
+    fn trouble(&mut self) -> Check {
+        for ((a, b), up) in self.network.pairs() {
+            let (cut, join) = if self.plan.apart { (40, 2) } else { (3, 50) };
+            let (from, to) = if self.rng.chance(50) { (a, b) } else { (b, a) };
+            match up {
+                true if self.rng.chance(cut) => self.network.cut(a, b),
+                true if self.rng.chance(3) => self.network.half_open(from, to),
+                true if self.rng.chance(2) => self.network.lose_one(from, to),
+                // A heartbeat that is missed, or a peer that is back.
+                true if self.rng.chance(5) => self.connect(a, b),
+                false if self.rng.chance(join) => self.connect(a, b),
+                _ => {}
             }
-            side.below
-                .carry_out(effect)
-                .map_err(|why| format!("{effect:?} of {change:?} at {who}: {why}"))?;
         }
-        let expected = Below::of(&side.replica.tree);
-        if side.below != expected {
-            return Err(format!(
-                "after {change:?} at {who} the disk differs:\n{:?}\n{expected:?}",
-                side.below
-            ));
+        if self.plan.crashes && self.rng.chance(4) {
+            let who = self.rng.below(self.sides.len());
+            return self.crash(who);
         }
-        ship(sides, who, trace);
-        check(&sides[who])?;
+        Ok(())
     }
-    Ok(())
-}
 
-/// The shell copies the bytes that were overruled and announces what it copied.
-fn announce_copy(replica: &mut Replica, node: NodeId, content: ContentRef) {
-    let Some(stands) = replica.tree.node(node) else { return };
-    let (times, perm, base) = (stands.times, stands.perm, stands.content_version());
-    replica.local(Op::Content { node, base, content, times, perm });
-}
-
-/// A reconnect: everything not known to be applied is sent again.
-fn resend(sides: &mut [Side], who: usize) {
-    let applied: Sequence = sides[who].replica.applied(SLOTS[1 - who]);
-    let again: Vec<Change> =
-        sides[1 - who].sent.iter().filter(|c| c.seq.0 + 2 > applied.0).cloned().collect();
-    sides[who].inbox = again.into();
-}
-
-/// All content on its way arrives.
-fn fetch(replica: &mut Replica) {
-    let wanted = |(id, node): (NodeId, &Node)| Some((id, node.file()?.wanted()?.1));
-    let wanted: Vec<_> = replica.tree.iter().filter_map(wanted).collect();
-    for (id, version) in wanted {
-        replica.tree.content_arrived(id, version);
-    }
-}
-
-fn check(side: &Side) -> Result<(), String> {
-    side.replica.tree.check()
-}
-
-/// Everything is delivered and fetched.
-fn settle(sides: &mut [Side], trace: &mut dyn FnMut(String)) -> Result<(), String> {
-    while sides.iter().any(|side| !side.inbox.is_empty()) {
-        for who in 0..2 {
-            deliver(sides, who, usize::MAX, trace)?;
-        }
-    }
-    sides.iter_mut().for_each(|side| fetch(&mut side.replica));
-    sides.iter().try_for_each(check)
-}
-
-fn same_view(sides: &[Side]) -> Result<(), String> {
-    let (one, two) = (view(&sides[0].replica.tree), view(&sides[1].replica.tree));
-    let only = |a: &View, b: &View| -> String {
-        let lines = a.iter().filter(|(path, stat)| b.get(*path) != Some(stat));
-        lines.map(|(path, stat)| format!("{}: {stat}\n", path.display())).collect()
-    };
-    match one == two {
-        true => Ok(()),
-        false => {
-            Err(format!("the sides differ\nONE\n{}TWO\n{}", only(&one, &two), only(&two, &one)))
-        }
-    }
-}
-
-/// Every content that nobody who had seen it replaced or removed is still somewhere.
-fn nothing_lost(sides: &[Side]) -> Result<(), String> {
-    use lockstep_core::change::RenameTarget;
-    let changes: Vec<&Change> = sides.iter().flat_map(|side| &side.sent).collect();
-    let mut over = BTreeSet::new();
-    for change in &changes {
-        match &change.op {
-            Op::Content { node, base, .. } => drop(over.insert((*node, *base))),
-            Op::Unlink { node, seen, .. }
-            | Op::Rename { target: RenameTarget::Replaced { node, seen }, .. } => {
-                over.insert((*node, *seen));
+    fn crash(&mut self, who: usize) -> Check {
+        let (power, at) = (self.rng.chance(50), self.at());
+        let side = &mut self.sides[who];
+        let result = match power && !side.has_shipped_unsynced() {
+            true => {
+                (self.trace)(format_args!("{who} loses power"));
+                let kept = side.last_synced();
+                self.made.retain(|m| m.change.version.slot != side.slot || m.change.seq <= kept);
+                side.cut_power()
             }
-            _ => {}
+            false => {
+                (self.trace)(format_args!("{who} is killed"));
+                side.kill(at)
+            }
+        };
+        result.map_err(broken)?;
+        for other in (0..self.sides.len()).filter(|other| *other != who) {
+            self.network.cut(who, other);
+        }
+        Ok(())
+    }
+
+    fn connect_all(&mut self) {
+        for ((a, b), _) in self.network.pairs() {
+            self.connect(a, b);
         }
     }
-    let shown: BTreeSet<_> = sides[0]
-        .replica
-        .tree
-        .iter()
-        .filter(|(_, node)| !node.is_unlinked())
-        .filter_map(|(_, node)| node.file())
-        .map(|file| file.incoming.map_or(file.content, |i| i.content).hash)
-        .collect();
-    let overruled: BTreeSet<_> = changes
-        .iter()
-        .filter(|c| over.contains(&(c.op.node(), c.version)))
-        .filter_map(|c| c.op.content())
-        .map(|content| content.hash)
-        .collect();
-    let lost = |c: &&&Change| {
-        let content = c.op.content().filter(|content| content.size_bytes > 0);
-        content.is_some_and(|c| !overruled.contains(&c.hash) && !shown.contains(&c.hash))
-    };
-    match changes.iter().find(lost) {
-        Some(change) => Err(format!("lost: {change:?}")),
-        None => Ok(()),
+
+    fn connect(&mut self, a: usize, b: usize) {
+        self.network.connect(a, b, &mut self.rng);
+        for (me, peer) in [(a, b), (b, a)] {
+            self.sessions[me][peer] = Session::default();
+            let applied = self.sides[me].replica.applied(self.sides[peer].slot);
+            self.send(me, peer, Message::Hello { applied });
+        }
+    }
+
+    pub fn send(&mut self, from: usize, to: usize, message: Message) {
+        self.network.send(from, to, message, self.now_ms, &mut self.rng);
+    }
+
+    pub fn commit(&mut self, who: usize) {
+        let made = self.sides[who].commit();
+        for made in &made {
+            (self.trace)(format_args!("{who} made {:?}", made.change));
+        }
+        self.made.extend(made);
+    }
+
+    pub fn sync(&mut self, who: usize) {
+        self.commit(who);
+        self.sides[who].sync();
+        for peer in 0..self.sides.len() {
+            self.acknowledge(who, peer);
+        }
+    }
+
+    fn trim(&mut self, who: usize) {
+        let known = self.knows_everything(who);
+        self.sides[who].trim(known);
+    }
+
+    /// Everybody has what this replica has, and it has what they had made before they did.
+    fn knows_everything(&self, who: usize) -> bool {
+        let side = &self.sides[who];
+        let heard = |peer: usize| {
+            let slot = self.sides[peer].slot;
+            self.sessions[who][peer].heard.as_ref().is_some_and(|theirs| {
+                side.is_had_by(theirs) && side.replica.applied(slot) >= theirs[&slot]
+            })
+        };
+        side.replica.is_known_everywhere()
+            && (0..self.sides.len()).all(|peer| peer == who || heard(peer))
+    }
+
+    fn check_bounds(&self) -> Check {
+        for session in self.sessions.iter().flatten() {
+            let most = session.in_flight.len().max(session.inbox.len());
+            if most > limits::BATCHES_IN_FLIGHT_MAX {
+                return Err((FailureKind::Unbounded, format!("{most} batches in a queue")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everybody is connected for good: everything arrives, and then all must agree.
+    fn finish(&mut self) -> Check {
+        self.connect_all();
+        let mut quiet = 0;
+        for round in 0..ROUNDS_MAX {
+            self.now_ms += 100;
+            for who in 0..self.sides.len() {
+                let at = self.at();
+                self.sides[who].settle(at).map_err(broken)?;
+                self.sync(who);
+                self.trim(who);
+                self.ask(who);
+            }
+            self.ship_all();
+            self.deliver()?;
+            for ((a, b), up) in self.network.pairs() {
+                if !up {
+                    self.connect(a, b);
+                }
+            }
+            quiet = if self.is_quiet() { quiet + 1 } else { 0 };
+            if quiet > QUIET_ROUNDS {
+                (self.trace)(format_args!("quiet after {round} rounds"));
+                return checks::at_the_end(self);
+            }
+        }
+        Err((FailureKind::Stuck, self.what_is_stuck()))
+    }
+
+    fn is_quiet(&self) -> bool {
+        (0..self.sides.len()).all(|who| {
+            let side = &self.sides[who];
+            side.replica.own_shadows().is_empty()
+                && side.wanted().iter().all(|(id, _, v)| side.gone.contains(&(*id, *v)))
+                && self.knows_everything(who)
+        })
+    }
+
+    fn what_is_stuck(&self) -> String {
+        let stuck = |who: usize| {
+            let side = &self.sides[who];
+            let peers: Vec<_> = (0..self.sides.len())
+                .filter(|peer| *peer != who)
+                .map(|peer| {
+                    let slot = self.sides[peer].slot;
+                    (peer, side.replica.applied(slot), side.replica.log.acked(slot))
+                })
+                .collect();
+            let (last, wanted) = (side.replica.last(), side.wanted());
+            let shadows = side.replica.own_shadows();
+            let sessions: Vec<_> = self.sessions[who].iter().collect();
+            format!(
+                "{who}: {sessions:?} last {last:?} peers {peers:?} wants {wanted:?} unsettled {shadows:?}\n"
+            )
+        };
+        (0..self.sides.len()).map(stuck).collect()
     }
 }

@@ -1,44 +1,69 @@
-//! Seeded runs of two replicas of the real core.
+//! Seeded runs of the real core, under each plan.
 
-use lockstep_sim::{Failure, run};
+use lockstep_sim::{Plan, run};
 
-const SEEDS: u64 = 10_000;
-
-fn none_fails(apart: bool) {
-    let failures: Vec<Failure> =
-        (0..SEEDS).filter_map(|seed| run(seed, apart, &mut |_| ()).err()).take(3).collect();
-    assert!(failures.is_empty(), "{failures:?}");
+fn none_fails(plan: Plan, seeds: std::ops::Range<u64>) {
+    let failures: Vec<String> = seeds
+        .filter_map(|seed| run(seed, plan, &mut |_| ()).err())
+        .take(3)
+        .map(|failure| failure.to_string())
+        .collect();
+    assert!(failures.is_empty(), "{failures:#?}");
 }
 
 #[test]
 fn no_run_with_changes_in_flight_fails() {
-    none_fails(false);
+    none_fails(Plan::IN_FLIGHT, 0..3_000);
 }
 
 #[test]
 fn no_run_apart_fails() {
-    none_fails(true);
+    none_fails(Plan::APART, 0..3_000);
+}
+
+#[test]
+fn no_run_with_crashes_fails() {
+    none_fails(Plan::CRASHES, 0..2_000);
+}
+
+#[test]
+fn no_run_of_three_fails() {
+    none_fails(Plan::THREE, 0..2_000);
+}
+
+#[test]
+fn no_run_of_three_apart_with_crashes_fails() {
+    none_fails(Plan::THREE_APART, 0..2_000);
 }
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    let trace = |seed| {
-        let mut lines = Vec::new();
-        let result = run(seed, false, &mut |line| lines.push(line));
-        (lines, result.err().map(|failure| failure.what))
-    };
-    assert_eq!(trace(7), trace(7));
+    for (name, plan) in Plan::ALL {
+        let trace = |seed| {
+            let mut lines = Vec::new();
+            let result = run(seed, plan, &mut |line| lines.push(line.to_string()));
+            (lines, result.err().map(|failure| failure.what))
+        };
+        for seed in 0..5 {
+            assert_eq!(trace(seed), trace(seed), "{name} {seed}");
+        }
+    }
 }
 
-/// Seeds that once failed, each after the defect it found.
+/// Every seed that ever failed: a line is a plan, a seed, and what it found.
 #[test]
 fn regressions() {
-    // A directory revived below the one that moves into it; a link shown under a taken name;
-    // an exchange of two nodes of one name; a file removed again after its removal was undone;
-    // names that differed after a rename, a removal and an edit of one file.
-    let seeds = [(37_219, false), (58_604, false), (52_727, false), (58_246, true), (40, false)];
-    let names = [(105, false), (114, false), (121, false), (14, true), (21, true), (49, true)];
-    for (seed, apart) in seeds.into_iter().chain(names) {
-        run(seed, apart, &mut |_| ()).unwrap_or_else(|failure| panic!("{failure:?}"));
+    let mut runs = 0;
+    for line in include_str!("regressions.txt").lines().filter(|line| !line.starts_with('#')) {
+        let Some((what, seed)) = line.split(';').next().and_then(|run| run.rsplit_once(' ')) else {
+            panic!("not a regression: {line}");
+        };
+        let plan = Plan::ALL.iter().find(|(name, _)| *name == what).map(|(_, plan)| *plan);
+        let (Some(plan), Ok(seed)) = (plan, seed.parse()) else { panic!("unknown plan: {line}") };
+        if let Err(failure) = run(seed, plan, &mut |_| ()) {
+            panic!("{line}: {failure}");
+        }
+        runs += 1;
     }
+    assert!(runs > 0, "there are regressions");
 }

@@ -183,7 +183,15 @@ impl Volume {
                     }
                     self.trash_replaced(state, *old, to_path, TrashReason::Replaced);
                 }
-                let moved = match self.disk.rename(from_path, to_path, RenameMode::Replace) {
+                let mode = match replaced {
+                    Some(_) => RenameMode::Replace,
+                    None => RenameMode::NoReplace,
+                };
+                let moved = match self.disk.rename(from_path, to_path, mode) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                        self.clear_stray(to_path, Kind::File)?;
+                        self.disk.rename(from_path, to_path, RenameMode::NoReplace)
+                    }
                     Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
                         self.clear_leftovers(state, to_path)?;
                         self.disk.rename(from_path, to_path, RenameMode::Replace)

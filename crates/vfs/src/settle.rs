@@ -55,17 +55,17 @@ impl Volume {
         }
         let winner = state.child(place.dir, place.name.as_bytes())?;
         let at = Place { dir: place.dir, name: shown.clone() };
-        self.join(state, loser, &at, winner, &place.name)
+        self.join(state, loser, &at, winner, place)
     }
 
-    /// `loser`, shown at `at`, gives way to `winner`, which stands under `name` in some directory.
+    /// `loser`, shown at `at`, gives way to `winner`, which stands at `place`.
     fn join(
         &self,
         state: &mut State,
         loser: NodeId,
         at: &Place,
         winner: NodeId,
-        name: &EntryName,
+        place: &Place,
     ) -> Result<()> {
         let is_dir =
             |state: &State, id| state.replica.tree.node(id).is_some_and(|n| n.dir().is_some());
@@ -79,15 +79,13 @@ impl Volume {
         if !open && (empty || state.replica.tree.alike(loser, winner)) {
             return self.give_up(state, loser, at, winner);
         }
-        let winner_dir = state.replica.tree.parent(winner);
-        let plain = Place { dir: winner_dir, name: name.clone() };
-        if let Some(repository) = state.replica.tree.in_repository(winner_dir) {
-            return self.settle_in_repository(state, loser, at, &repository, (winner, &plain));
+        if let Some(repository) = state.replica.tree.in_repository(place.dir) {
+            return self.settle_in_repository(state, loser, at, &repository, (winner, place));
         }
         let kept_by = winner_slot(state, winner);
-        let aside = state.replica.tree.free_conflict_name(winner_dir, name, loser);
-        self.move_name(state, loser, at, Place { dir: winner_dir, name: aside })?;
-        self.mark_copy(state, loser, (winner, kept_by), &plain);
+        let aside = state.replica.tree.free_conflict_name(place.dir, &place.name, loser);
+        self.move_name(state, loser, at, Place { dir: place.dir, name: aside })?;
+        self.mark_copy(state, loser, (winner, kept_by), place);
         Ok(())
     }
 
@@ -143,15 +141,17 @@ impl Volume {
         at: &Place,
         winner: NodeId,
     ) -> Result<()> {
-        let entries: Vec<(EntryName, NodeId)> =
-            state.replica.tree.node(loser).and_then(|n| n.dir()).map_or(Vec::new(), |d| {
-                d.after(0).map(|(_, name, id)| (name.clone(), id)).collect()
-            });
-        for (name, child) in entries {
+        // Each move may change what the others are called.
+        while let Some((name, child)) = first_entry(state, loser) {
             let from = Place { dir: loser, name: name.clone() };
             match state.replica.tree.lookup(winner, name.as_bytes()) {
                 None => self.move_name(state, child, &from, Place { dir: winner, name })?,
-                Some(standing) => self.join(state, child, &from, standing, &name)?,
+                Some(standing) => {
+                    self.join(state, child, &from, standing, &Place { dir: winner, name })?;
+                }
+            }
+            if state.replica.tree.lookup(loser, from.name.as_bytes()) == Some(child) {
+                return Err(Errno::Busy);
             }
         }
         let path = state.replica.tree.path_in(at.dir, at.name.as_bytes()).ok_or(Errno::NoEntry)?;
@@ -230,6 +230,11 @@ impl Volume {
             cache.invalidate_node(place.dir);
         }
     }
+}
+
+fn first_entry(state: &State, dir: NodeId) -> Option<(EntryName, NodeId)> {
+    let entries = state.replica.tree.node(dir)?.dir()?;
+    entries.after(0).next().map(|(_, name, id)| (name.clone(), id))
 }
 
 /// Whose version stands under a name: of a file the author of its newest content, else who made it.

@@ -129,17 +129,18 @@ pub enum Effect {
 impl Effect {
     /// Whether the author of `op` made it on disk before recording the change.
     pub(super) fn is_made_by(&self, op: &Op) -> bool {
-        let other = match op {
-            Op::Rename { target: RenameTarget::Replaced { node, .. }, .. }
-            | Op::Rename { target: RenameTarget::Exchanged { node }, .. } => Some(*node),
-            _ => None,
-        };
-        match self {
-            Effect::Made { node, .. }
-            | Effect::Linked { node, .. }
-            | Effect::Removed { node, .. }
-            | Effect::Moved { node, .. } => *node == op.node() || Some(*node) == other,
-            Effect::Swapped { .. } => true,
+        match (self, op) {
+            (Effect::Made { node, .. }, Op::Create { node: made, .. })
+            | (Effect::Linked { node, .. }, Op::Link { node: made, .. })
+            | (Effect::Removed { node, .. }, Op::Unlink { node: made, .. }) => node == made,
+            (Effect::Swapped { .. }, Op::Rename { .. }) => true,
+            (Effect::Moved { node, .. }, Op::Rename { node: made, target, .. }) => {
+                node == made
+                    || matches!(target, RenameTarget::Exchanged { node: other } if node == other)
+            }
+            (Effect::Removed { node, .. }, Op::Rename { target, .. }) => {
+                matches!(target, RenameTarget::Replaced { node: other, .. } if node == other)
+            }
             _ => false,
         }
     }

@@ -1,6 +1,7 @@
 //! Showing each node where its claims say: the difference between the names a node is shown under
 //! and those it ought to have becomes moves, removals and new names, in an order a disk can follow.
 
+use super::claim::Claim;
 use super::effect::{Effect, Place};
 use super::node::{Link, NodeBody};
 use super::{Node, Tree};
@@ -76,6 +77,14 @@ impl Tree {
         let claim =
             self.nodes.get(&id).filter(|node| node.dir().is_some()).and_then(Node::dir_claim);
         claim.is_some_and(|claim| !claim.3)
+    }
+
+    /// The name of a file whose names were all taken, and that stands nevertheless.
+    pub(crate) fn link_kept_by_edit(&self, id: NodeId) -> Option<Link> {
+        let node = self.nodes.get(&id)?;
+        let claims = node.history.as_ref()?;
+        let is_kept = node.dir().is_none() && !claims.names.iter().any(Claim::stands);
+        node.links.first().filter(|_| is_kept).cloned()
     }
 
     /// Whether `id` once had a name and lost it to a change that may be newer than others.

@@ -1,0 +1,172 @@
+//! What must hold: at each change, and when everything has arrived.
+
+use crate::below::{View, view};
+use crate::failure::{Check, FailureKind};
+use crate::model;
+use crate::side::{Made, Side};
+use crate::world::World;
+use lockstep_core::change::RenameTarget;
+use lockstep_core::{ContentRef, NodeId, Op, Slot, Version};
+use std::collections::BTreeSet;
+
+/// A change is the next of its author, and comes after all its author had seen.
+pub fn in_order(side: &Side, author: Slot, made: &Made) -> Check {
+    let expected = side.replica.applied(author).next();
+    if made.change.seq != expected || !side.has_all(&made.after) {
+        let what = format!("{:?} takes effect where {expected:?} was due", made.change);
+        return Err((FailureKind::Order, what));
+    }
+    Ok(())
+}
+
+/// Everybody has everything.
+pub fn at_the_end(world: &World<'_>) -> Check {
+    for side in &world.sides {
+        side.compare_disk("everything").map_err(|what| (FailureKind::Broken, what))?;
+        right_bytes(side)?;
+        let given_up = |content: ContentRef| {
+            world.sides.iter().any(|side| side.given_up.contains(&content.hash))
+        };
+        if let Some(wanted) = side.wanted().iter().find(|(_, content, _)| !given_up(*content)) {
+            return Err((FailureKind::Lost, format!("nobody has the bytes of {wanted:?}")));
+        }
+    }
+    same_view(&world.sides)?;
+    nothing_lost(world)?;
+    nothing_resurrected(world)?;
+    model::agrees(world)?;
+    nothing_kept(&world.sides)
+}
+
+/// The disk holds the bytes that the tree shows.
+fn right_bytes(side: &Side) -> Check {
+    for (id, node) in side.replica.tree.iter() {
+        let Some(file) = node.file().filter(|file| file.resident && !node.is_unlinked()) else {
+            continue;
+        };
+        let held = side.inode(id).and_then(|inode| inode.content);
+        if held != Some(file.content) {
+            let what = format!("{id} shows {:?} and holds {held:?}", file.content);
+            return Err((FailureKind::Broken, what));
+        }
+    }
+    Ok(())
+}
+
+fn same_view(sides: &[Side]) -> Check {
+    let only = |a: &View, b: &View| -> String {
+        let lines = a.iter().filter(|(path, stat)| b.get(*path) != Some(stat));
+        lines.map(|(path, stat)| format!("{}: {stat}\n", path.display())).collect()
+    };
+    let one = view(&sides[0].replica.tree);
+    for other in &sides[1..] {
+        let two = view(&other.replica.tree);
+        if one != two {
+            let (a, b) = (only(&one, &two), only(&two, &one));
+            let what = format!("the sides differ\n{:?}\n{a}{:?}\n{b}", sides[0].slot, other.slot);
+            return Err((FailureKind::Differ, what));
+        }
+    }
+    Ok(())
+}
+
+/// Every content that nobody who had seen it replaced or removed is still somewhere.
+fn nothing_lost(world: &World<'_>) -> Check {
+    let mut over = BTreeSet::new();
+    for made in &world.made {
+        match &made.change.op {
+            Op::Content { node, base, .. } => drop(over.insert((*node, *base))),
+            Op::Unlink { node, seen, .. }
+            | Op::Rename { target: RenameTarget::Replaced { node, seen }, .. } => {
+                over.insert((*node, *seen));
+            }
+            _ => {}
+        }
+    }
+    let shown: BTreeSet<_> = world.sides[0]
+        .replica
+        .tree
+        .iter()
+        .filter(|(_, node)| !node.is_unlinked())
+        .filter_map(|(_, node)| node.file())
+        .map(|file| file.content.hash)
+        .collect();
+    let given_up = world.sides.iter().flat_map(|side| side.given_up.iter().copied());
+    let overruled: BTreeSet<_> = world
+        .made
+        .iter()
+        .filter(|m| over.contains(&(m.change.op.node(), m.change.version)))
+        .filter_map(|m| m.change.op.content())
+        .map(|content| content.hash)
+        .chain(given_up)
+        .collect();
+    let lost = |m: &&Made| {
+        let content = m.change.op.content().filter(|content| content.size_bytes > 0);
+        content.is_some_and(|c| !overruled.contains(&c.hash) && !shown.contains(&c.hash))
+    };
+    match world.made.iter().find(lost) {
+        Some(made) => Err((FailureKind::Lost, format!("lost: {:?}", made.change))),
+        None => Ok(()),
+    }
+}
+
+/// A node is gone if somebody removed it who had seen everything that was ever done to it.
+fn nothing_resurrected(world: &World<'_>) -> Check {
+    let removed = |made: &Made| match &made.change.op {
+        Op::Unlink { node, seen, .. }
+        | Op::Rename { target: RenameTarget::Replaced { node, seen }, .. } => {
+            Some(*node).filter(|_| *seen != Version::default())
+        }
+        _ => None,
+    };
+    for removal in &world.made {
+        let Some(node) = removed(removal) else { continue };
+        let concerns = |m: &&Made| concerns(&m.change.op, node);
+        let had_seen = |m: &Made| {
+            let (author, by) = (m.change.version.slot, removal.change.version.slot);
+            match author == by {
+                true => m.change.seq <= removal.change.seq,
+                false => removal.after.get(&author).is_some_and(|seen| *seen >= m.change.seq),
+            }
+        };
+        // A directory may stand for what came back into it.
+        let stands = world.sides[0].replica.tree.node(node).is_some_and(|stands| {
+            !stands.is_unlinked() && stands.dir().is_none_or(|entries| entries.is_empty())
+        });
+        if stands && world.made.iter().filter(concerns).all(had_seen) {
+            let what = format!("{node} stands after {:?}", removal.change);
+            return Err((FailureKind::Resurrected, what));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `op` says something of `node`, or puts something into it.
+fn concerns(op: &Op, node: NodeId) -> bool {
+    let inside = match op {
+        Op::Create { parent, .. } | Op::Link { parent, .. } => *parent == node,
+        Op::Rename { to, target, .. } => {
+            let other = match target {
+                RenameTarget::Replaced { node, .. } | RenameTarget::Exchanged { node } => {
+                    Some(*node)
+                }
+                RenameTarget::Free => None,
+            };
+            to.0 == node || other == Some(node)
+        }
+        _ => false,
+    };
+    inside || op.node() == node
+}
+
+/// What was remembered for peers is forgotten once they know.
+fn nothing_kept(sides: &[Side]) -> Check {
+    for side in sides {
+        let removed: Vec<NodeId> = side.replica.tree.unlinked().collect();
+        if !removed.is_empty() || !side.log_is_trimmed() {
+            let what = format!("{:?} still keeps {removed:?} or its log", side.slot);
+            return Err((FailureKind::Unbounded, what));
+        }
+    }
+    Ok(())
+}

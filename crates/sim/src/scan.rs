@@ -1,0 +1,144 @@
+//! What a volume does at its start: the disk and the written state are compared, and what differs
+//! comes in as local changes (`crates/vfs/src/scan.rs`).
+
+use crate::side::Side;
+use lockstep_core::change::Body;
+use lockstep_core::{EntryName, Kind, NodeId, Op, Perm, Times, Timespec};
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+impl Side {
+    /// Takes in what is on disk and not in the tree, and the reverse.
+    pub fn scan(&mut self, at: Timespec) -> Result<(), String> {
+        let mut linked = BTreeMap::new();
+        let mut dirs = vec![(NodeId::ROOT, PathBuf::new())];
+        while let Some((dir, path)) = dirs.pop() {
+            self.missing(dir, &path, at);
+            for effect in self.replica.take_consequences() {
+                if self.below.can_move(&effect) {
+                    self.below.clear_stray(&effect)?;
+                    self.below.carry_out(&effect, &self.replica.tree)?;
+                }
+            }
+            for (name, disk_node) in self.standing(&path) {
+                let there = path.join(Path::new(std::ffi::OsStr::from_bytes(name.as_bytes())));
+                let node = match self.replica.tree.lookup(dir, name.as_bytes()) {
+                    Some(node) => {
+                        self.below.adopt(&there, node);
+                        self.changed(node);
+                        Some(node)
+                    }
+                    None => self.found((dir, name), &there, disk_node, &mut linked, at),
+                };
+                if let Some(node) = node
+                    && self.replica.tree.node(node).is_some_and(|n| n.dir().is_some())
+                {
+                    dirs.push((node, there));
+                }
+            }
+        }
+        self.compare_disk("the scan")
+    }
+
+    fn standing(&self, dir: &Path) -> Vec<(EntryName, NodeId)> {
+        let child = |(path, node): (&PathBuf, &NodeId)| {
+            let name = path.file_name().filter(|_| path.parent() == Some(dir))?;
+            Some((EntryName::new(name.as_bytes()).ok()?, *node))
+        };
+        self.below.names().iter().filter_map(child).collect()
+    }
+
+    /// Names of the tree that are not on disk, or are something else there.
+    fn missing(&mut self, dir: NodeId, path: &Path, at: Timespec) {
+        let standing: BTreeMap<EntryName, NodeId> = self.standing(path).into_iter().collect();
+        for (name, node) in self.entries(dir) {
+            let kind = self.replica.tree.node(node).map(|n| n.kind());
+            let there = standing.get(&name).and_then(|id| self.inode(*id)).map(|i| i.kind);
+            if there.is_none() || there != kind {
+                self.gone_below(dir, &name, node, at);
+            }
+        }
+    }
+
+    fn gone_below(&mut self, parent: NodeId, shown: &EntryName, node: NodeId, at: Timespec) {
+        for (name, child) in self.entries(node) {
+            self.gone_below(node, &name, child, at);
+        }
+        if let Some((_, name)) = self.replica.own_name(parent, shown.as_bytes()) {
+            if let Some(file) = self.replica.tree.node(node).and_then(|n| n.file()) {
+                self.given_up.insert(file.wanted().map_or(file.content, |(c, _)| c).hash);
+            }
+            let seen = self.replica.seen(node);
+            self.replica.local(Op::Unlink { node, parent, name, seen, at });
+        }
+    }
+
+    pub fn entries(&self, dir: NodeId) -> Vec<(EntryName, NodeId)> {
+        let dir = self.replica.tree.node(dir).and_then(|n| n.dir());
+        let mut entries: Vec<_> = dir
+            .map(|d| d.after(0).map(|(_, name, id)| (name.clone(), id)).collect())
+            .unwrap_or_default();
+        entries.sort();
+        entries
+    }
+
+    /// A file both know may have other bytes on disk.
+    fn changed(&mut self, node: NodeId) {
+        let content = self.inode(node).and_then(|inode| inode.content);
+        let Some(stands) = self.replica.tree.node_mut(node) else { return };
+        let (times, perm) = (stands.times, stands.perm);
+        let Some(file) = stands.file_mut() else { return };
+        let base = file.version;
+        match content {
+            None => {
+                file.resident = file.content.size_bytes == 0;
+                if file.resident {
+                    let empty = file.content;
+                    self.below.fill(node, empty);
+                }
+            }
+            Some(content) if content != file.content || !file.resident => {
+                self.replica.local(Op::Content { node, base, content, times, perm });
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// A name that only the disk knows.
+    fn found(
+        &mut self,
+        (parent, name): (NodeId, EntryName),
+        path: &Path,
+        disk_node: NodeId,
+        linked: &mut BTreeMap<NodeId, NodeId>,
+        at: Timespec,
+    ) -> Option<NodeId> {
+        let inode = self.inode(disk_node)?.clone();
+        if inode.kind == Kind::File && inode.content.is_none() {
+            self.below.drop_placeholder(path);
+            return None;
+        }
+        let stands = self.replica.tree.node(disk_node).is_some_and(|n| !n.is_unlinked());
+        let known = linked.get(&disk_node).copied().or(Some(disk_node).filter(|_| stands));
+        if let Some(node) = known.filter(|_| inode.kind == Kind::File) {
+            self.replica.local_found(Op::Link { node, parent, name, at });
+            self.below.adopt(path, node);
+            return Some(node);
+        }
+        let body = match inode.kind {
+            Kind::File => Body::File(inode.content.unwrap_or_default()),
+            Kind::Dir => Body::Dir,
+            Kind::Symlink => Body::Symlink(b"target".to_vec()),
+            Kind::Fifo => Body::Fifo,
+            Kind::Socket => Body::Socket,
+        };
+        let node = self.replica.new_node();
+        linked.insert(disk_node, node);
+        let (perm, times) = (Perm { mode: 0o644, uid: 0, gid: 0 }, Times::at(at));
+        let xattrs = Vec::new();
+        self.replica.local_found(Op::Create { node, parent, name, body, perm, times, xattrs, at });
+        self.below.adopt(path, node);
+        Some(node)
+    }
+}
