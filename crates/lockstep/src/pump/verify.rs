@@ -99,7 +99,6 @@ impl Pump {
         between: &dyn Fn() -> Result<(), String>,
     ) -> Result<Vec<Differing>, String> {
         let link = peer.link().ok_or("it is not connected")?;
-        between()?;
         let mut ask = |ranges: &[NodeRange]| {
             self.runtime.block_on(link.summarize(ranges)).map_err(|refusal| refusal.to_string())
         };

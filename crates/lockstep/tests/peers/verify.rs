@@ -174,3 +174,27 @@ fn a_pair_is_clean_after_much_work_and_a_peer_that_is_away_is_not_compared() {
     assert!(outcome.stderr.contains("not compared with"), "{outcome:#?}");
     assert_eq!(outcome.json()["volumes"][0]["peers"][0]["compared"], false);
 }
+
+#[test]
+fn a_check_raises_no_false_alarm_while_both_sides_work() {
+    let pair = connected!();
+    std::thread::scope(|scope| {
+        let work = [&pair.a, &pair.b].map(|side| {
+            scope.spawn(move || {
+                let own = side.at(side.name);
+                fs::create_dir(&own).unwrap();
+                for number in 0..150 {
+                    let file = own.join(format!("new{}", number % 7));
+                    fs::write(&file, noise(number, (number as usize * 911) % 90_000)).unwrap();
+                    fs::rename(&file, own.join(format!("file{}", number % 5))).unwrap();
+                    let _ = fs::remove_file(own.join(format!("file{}", (number + 2) % 5)));
+                }
+            })
+        });
+        while !work.iter().all(|side| side.is_finished()) {
+            verified(&pair.b, 0);
+        }
+    });
+    pair.identical();
+    verified(&pair.b, 0);
+}
