@@ -55,6 +55,8 @@ fn on_demand_contents_come_when_they_are_read_and_wait_does_not_wait_for_them() 
     pair.wait();
     assert!(fs::read(pair.b.backing.join("read")).unwrap() == noise(3, 2 * MIB));
 
+    // What is not here on purpose is no damage.
+    assert_eq!(pair.b.run(&["verify", "--json"]).success().json()["clean"], true);
     pair.b.stop();
     pair.b.start();
     pair.reconnected();
