@@ -100,15 +100,20 @@ impl Volume {
     /// Puts a complete content in place, once no reader is in the middle of the old one. False if
     /// it is no longer wanted.
     pub fn install(&self, job: &FetchJob) -> io::Result<bool> {
-        let open = self.open_files.lock().get(&job.node).cloned();
         self.replacing.start(job.node);
-        if let Some(open) = &open {
-            self.wait_for_readers(open);
-        }
-        let installed = {
+        let installed = loop {
+            let open = self.open_file(job.node);
+            if let Some(open) = &open {
+                self.wait_for_readers(open);
+            }
             let _writers_wait = open.as_ref().map(|open| open.writing.write());
             let mut state = self.write_state();
-            self.put_in_place(&mut state, job.node, job.content, job.version, &job.transfer)
+            // Who opened it meanwhile may be about to write to the file that would be replaced.
+            let opened = self.open_file(job.node);
+            if opened.is_none_or(|now| open.as_ref().is_some_and(|open| Arc::ptr_eq(open, &now))) {
+                let (content, version) = (job.content, job.version);
+                break self.put_in_place(&mut state, job.node, content, version, &job.transfer);
+            }
         };
         self.tell_replaced(job.node);
         if installed? {
@@ -118,6 +123,10 @@ impl Volume {
             return Ok(self.commit().is_ok());
         }
         Ok(false)
+    }
+
+    fn open_file(&self, node: NodeId) -> Option<Arc<OpenFile>> {
+        self.open_files.lock().get(&node).cloned()
     }
 
     fn wait_for_readers(&self, open: &OpenFile) {
