@@ -83,6 +83,7 @@ impl Volume {
             _ => None,
         };
         if let Some(node) = target {
+            self.wait_for_writers(node);
             self.announce_if_written(node);
         }
     }

@@ -129,6 +129,15 @@ impl Volume {
         self.open_files.lock().get(&node).cloned()
     }
 
+    /// Who has just opened `node` to write is in the middle of it: what it holds now, truncated or
+    /// half written, is nobody's version. Waits as long as for readers, at most.
+    pub(crate) fn wait_for_writers(&self, node: NodeId) {
+        let open = self.open_file(node).filter(|open| open.users.lock().writers > 0);
+        if let Some(open) = open {
+            self.wait_for_readers(&open);
+        }
+    }
+
     fn wait_for_readers(&self, open: &OpenFile) {
         let deadline = Instant::now() + crate::files::READER_GRACE;
         while let Some(left) = open.readers_done_in() {
