@@ -16,6 +16,8 @@ pub mod limits;
 pub mod log;
 pub mod name;
 mod outbox;
+#[doc(hidden)]
+pub mod planted;
 pub mod replica;
 pub mod seen;
 pub mod spans;

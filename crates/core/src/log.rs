@@ -2,6 +2,7 @@
 
 use crate::change::Change;
 use crate::ids::{Sequence, Slot};
+use crate::planted::{self, Bug};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -94,6 +95,9 @@ impl Log {
 
     /// Records a peer's acknowledgement; cursors only move forward.
     pub fn ack(&mut self, peer: Slot, applied: Sequence, durable: Sequence, complete: bool) {
+        if planted::has(Bug::SkipAck) {
+            return;
+        }
         let acked = self.acked.entry(peer).or_default();
         acked.applied = acked.applied.max(applied);
         acked.durable = acked.durable.max(durable);

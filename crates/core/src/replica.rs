@@ -15,6 +15,7 @@ use crate::ids::{NodeId, Sequence, Slot, Version};
 use crate::log::{Acked, Log};
 use crate::name::EntryName;
 use crate::outbox::{self, Pending};
+use crate::planted::{self, Bug};
 use crate::seen::Seen;
 use crate::tree::{Effect, Node, NodeRow, Place, Tree};
 use catch_up::CatchUp;
@@ -190,7 +191,8 @@ impl Replica {
 
     /// Effects on disk that follow from local changes since the last call, in order.
     pub fn take_consequences(&mut self) -> Vec<Effect> {
-        std::mem::take(&mut self.consequences)
+        let consequences = std::mem::take(&mut self.consequences);
+        if planted::has(Bug::IgnoreConsequences) { Vec::new() } else { consequences }
     }
 
     /// Like [`Replica::local`] for what was found in a directory that joins a volume: older than
@@ -216,6 +218,9 @@ impl Replica {
     fn enter(&mut self, op: Op, version: Version) {
         let consequences = self.tree.apply_local(&op, version);
         self.consequences.extend(consequences);
+        if planted::has(Bug::DropOnFull) && self.pending.len() > 2 {
+            return;
+        }
         self.pending.push((op, version));
     }
 
@@ -299,6 +304,8 @@ impl Replica {
         match change.seq {
             _ if matches!(change.op, Op::Exchange(_)) => Ok(()),
             got if got == expected => Ok(()),
+            got if got < expected && planted::has(Bug::ApplyTwice) => Ok(()),
+            got if got > expected && planted::has(Bug::ApplyOutOfOrder) => Ok(()),
             got if got < expected => Err(OutOfOrder::Duplicate(got)),
             got => Err(OutOfOrder::Gap { expected, got }),
         }
@@ -307,7 +314,9 @@ impl Replica {
     /// Applies the next change of `peer`; see [`Replica::expects`].
     pub fn apply_remote(&mut self, peer: Slot, change: &Change) -> Result<Vec<Effect>, OutOfOrder> {
         self.expects(peer, change)?;
-        self.counters.lamport = self.counters.lamport.max(change.version.lamport);
+        if !planted::has(Bug::ClockStandsStill) {
+            self.counters.lamport = self.counters.lamport.max(change.version.lamport);
+        }
         if let Op::Exchange(step) = &change.op {
             return Ok(self.catch_up(peer, change, step));
         }
@@ -326,7 +335,7 @@ impl Replica {
     /// become a file of their own first.
     fn set_aside_overruled(&mut self, change: &Change) -> Vec<Effect> {
         let Op::Content { node, base, content, .. } = &change.op else { return Vec::new() };
-        let seen = |version: Version| version == *base;
+        let seen = |version: Version| version == *base || planted::has(Bug::DropOverruled);
         self.set_aside_unseen(*node, *content, change.version, &seen)
     }
 

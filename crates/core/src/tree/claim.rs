@@ -10,6 +10,7 @@
 use super::node::{Node, NodeBody};
 use crate::ids::{NodeId, Version};
 use crate::name::EntryName;
+use crate::planted::{self, Bug};
 use serde::{Deserialize, Serialize};
 
 /// One name of a node. A directory has one claim, which moves with it.
@@ -34,6 +35,9 @@ pub(super) struct Claims {
 impl Claim {
     pub(super) fn stands(&self) -> bool {
         self.given >= self.taken
+            || planted::has(Bug::IgnoreTaken)
+                && self.given > Version::default()
+                && self.given.slot != self.taken.slot
     }
 
     fn is_at(&self, parent: NodeId, name: &EntryName) -> bool {
@@ -141,6 +145,9 @@ impl Node {
         let is_file = matches!(self.body, NodeBody::File(_));
         let plain = self.plain_claims();
         let Some(claims) = &mut self.history else { return false };
+        if planted::has(Bug::ForgetTaken) && claims.names.iter().any(Claim::stands) {
+            claims.names.retain(Claim::stands);
+        }
         for claim in claims.names.iter_mut().filter(|claim| claim.stands()) {
             claim.taken = Version::default();
         }

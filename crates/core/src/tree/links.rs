@@ -6,6 +6,7 @@ use super::node::Link;
 use super::{Tree, conflict_name};
 use crate::ids::{NodeId, Version};
 use crate::name::EntryName;
+use crate::planted::{self, Bug};
 
 /// How many taken conflict names of one link are given back when they become free.
 const CONFLICT_NAMES_AVOIDED_MAX: usize = 8;
@@ -156,7 +157,8 @@ impl Tree {
         let Some((holder, index)) = self.holder(place) else { return place.name.clone() };
         let link = self.nodes[&holder].links[index].clone();
         // A conflict name gives way to whoever wants it for a name.
-        if link.name == place.name && (link.version, holder) > (version, id) {
+        let first = planted::has(Bug::FirstComeFirstShown);
+        if link.name == place.name && (first || (link.version, holder) > (version, id)) {
             return self.shadow_name(place, id);
         }
         self.move_aside(holder, index);

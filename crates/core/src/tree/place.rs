@@ -7,6 +7,7 @@ use super::node::{Link, NodeBody};
 use super::{Node, Tree};
 use crate::ids::{NodeId, Version};
 use crate::name::EntryName;
+use crate::planted::{self, Bug};
 
 /// A name that a node ought to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +32,8 @@ impl Tree {
     pub(super) fn due(&self, id: NodeId) -> Vec<Due> {
         let Some(node) = self.nodes.get(&id) else { return Vec::new() };
         if let NodeBody::Dir(entries) = &node.body {
-            let stands = node.dir_claim().is_some_and(|claim| claim.3) || !entries.is_empty();
+            let is_held = !entries.is_empty() && !planted::has(Bug::ForgetEntries);
+            let stands = node.dir_claim().is_some_and(|claim| claim.3) || is_held;
             return self.dir_due(id).filter(|_| stands).into_iter().collect();
         }
         let claims = node.claims();

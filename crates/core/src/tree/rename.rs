@@ -7,6 +7,7 @@ use crate::attr::Timespec;
 use crate::change::RenameTarget;
 use crate::ids::{NodeId, Version};
 use crate::name::EntryName;
+use crate::planted::{self, Bug};
 
 type At = (NodeId, EntryName);
 
@@ -53,7 +54,8 @@ impl Tree {
         if !dir && from != to {
             claims.take(from.0, &from.1, version, dir);
         }
-        claims.give(to.0, &to.1, version, dir);
+        let to_dir = if planted::has(Bug::RetargetWrongly) { from.0 } else { to.0 };
+        claims.give(to_dir, &to.1, version, dir);
     }
 
     /// A name of `id` is taken by one who had seen the content `seen` if it was meant to be the
@@ -63,6 +65,7 @@ impl Tree {
         let dir = node.dir().is_some();
         let claims = node.claims_mut();
         claims.take(at.0, &at.1, version, dir);
+        let seen = if planted::has(Bug::ForgetSeen) { version } else { seen };
         claims.removed_at = claims.removed_at.max(seen);
     }
 
