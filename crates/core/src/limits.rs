@@ -20,6 +20,8 @@ limits! {
     pub const BACKGROUND_FETCHES_MAX: usize = 8;
     /// Local changes not yet in the log, per volume; beyond this writers wait.
     pub const PENDING_CHANGES_MAX: usize = 65_536;
+    /// Changes kept in the log for peers that are away; who was away for more is told the state.
+    pub const LOG_KEPT_MAX: u64 = 1_048_576;
     /// A new file's announcement waits this long for its first close.
     pub const CREATE_HOLD_MS: u64 = 10;
     /// A file that was just closed holds the log back this long while its content is being named, so

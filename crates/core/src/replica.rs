@@ -59,6 +59,16 @@ pub struct Counters {
     pub lost: bool,
 }
 
+impl Counters {
+    /// Whether they can have come from counting, and leave room to count on.
+    pub fn can_go_on(&self) -> bool {
+        const MAX: u64 = 1 << 62;
+        let applied = self.applied.values().map(|cursor| cursor.seq.0);
+        let numbers = [self.lamport, self.last.0].into_iter().chain(applied);
+        self.node < NodeId::COUNTER_MAX && numbers.max().is_none_or(|most| most < MAX)
+    }
+}
+
 /// What is to be written down in one atomic step.
 #[derive(Debug, Default)]
 pub struct Drained {

@@ -4,9 +4,25 @@ use serde::{Deserialize, Serialize};
 
 /// Numbers that were drawn by counting up, with gaps where a count was taken up further on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")]
 pub struct Spans {
     /// `(after, through]`, ascending, neither empty nor touching.
     spans: Vec<(u64, u64)>,
+}
+
+/// Whatever was decoded, the intervals are in order.
+impl From<Vec<(u64, u64)>> for Spans {
+    fn from(spans: Vec<(u64, u64)>) -> Self {
+        let mut sorted = Spans::default();
+        spans.into_iter().for_each(|(after, through)| sorted.add(after, through));
+        sorted
+    }
+}
+
+impl From<Spans> for Vec<(u64, u64)> {
+    fn from(spans: Spans) -> Self {
+        spans.spans
+    }
 }
 
 impl Spans {

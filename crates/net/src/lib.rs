@@ -12,6 +12,8 @@ mod assembly;
 mod batch_order;
 mod dial;
 mod entropy;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod greeting;
 mod heartbeat;
 mod http2;

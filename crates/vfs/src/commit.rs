@@ -62,6 +62,18 @@ impl Volume {
         Ok(())
     }
 
+    /// Keeps at most `changes` in the log for peers that are away, instead of
+    /// [`lockstep_core::limits::LOG_KEPT_MAX`].
+    pub fn keep_log(&self, changes: u64) {
+        self.log_kept_max.store(changes, Ordering::Relaxed);
+    }
+
+    /// Changes in the log.
+    pub fn log_entries(&self) -> u64 {
+        let first = self.db.first_log().ok().flatten();
+        first.map_or(0, |first| self.log_last().0.saturating_sub(first.0) + 1)
+    }
+
     /// Where nodes that are written down stand below, so that moves can be told at the next start.
     fn inodes_below(&self, state: &crate::volume::State, drained: &Drained) -> Vec<u64> {
         let inode = |id: &NodeId| {
@@ -123,14 +135,18 @@ impl Volume {
                 self.inline_contents.lock().clear();
                 self.forget_removed(&mut state);
             }
-            (through, dropped)
+            let last = state.replica.log.last().0;
+            let kept_max = self.log_kept_max.load(Ordering::Relaxed);
+            // A peer that is away for longer is told the state instead.
+            (through.max(Sequence(last.saturating_sub(kept_max))), dropped)
         };
         for (_, name) in dropped {
             self.disk.keep_remove(&name)?;
             self.kept_gone(&name);
         }
         let first = self.db.first_log()?;
-        if first.is_some_and(|first| first.0 + TRIM_STEP <= through.0) {
+        let step = TRIM_STEP.min(self.log_kept_max.load(Ordering::Relaxed));
+        if first.is_some_and(|first| first.0 + step <= through.0) {
             let batch = StateBatch { trim_log_through: Some(through), ..StateBatch::default() };
             self.db.commit(&batch)?;
         }
@@ -234,6 +250,10 @@ pub(crate) fn load(
         }
         false => Tree::load(rows),
     };
+    tree.check().map_err(|what| damaged(&what))?;
+    if !counters.can_go_on() {
+        return Err(damaged("counters"));
+    }
     Ok(Loaded { replica: Replica::new(slot, tree, counters), known, inodes })
 }
 

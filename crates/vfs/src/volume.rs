@@ -95,6 +95,8 @@ pub struct Volume {
     pub(crate) started: Instant,
     pub(crate) log_grown: Signal,
     pub(crate) closing: AtomicBool,
+    /// Changes kept in the log for peers that are away, at most.
+    pub(crate) log_kept_max: AtomicU64,
     /// Last change of the own log that was synced.
     pub(crate) durable: AtomicU64,
     /// Whether this run began without any state of earlier ones.
@@ -189,6 +191,7 @@ impl Volume {
             started: Instant::now(),
             log_grown: Signal::default(),
             closing: AtomicBool::new(false),
+            log_kept_max: AtomicU64::new(limits::LOG_KEPT_MAX),
             durable: AtomicU64::new(0),
             began_without_state,
         });

@@ -340,6 +340,7 @@ impl Pump {
             ("batch_notifications_peak", read(&self.counters.batch_peak)),
             ("batches_in_flight_peak", read(&self.counters.in_flight_peak)),
             ("changes_applied", read(&self.counters.changes_applied)),
+            ("log_entries", self.volume.log_entries()),
             ("state_exchanges", read(&self.counters.state_exchanges)),
             ("state_changes_sent", read(&self.counters.state_changes_sent)),
         ];

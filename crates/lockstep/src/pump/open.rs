@@ -9,6 +9,9 @@ use lockstep_vfs::{OpenError, Volume};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// For tests: a smaller limit of the changes that a log keeps for peers that are away.
+const KEEP_LOG: &str = "LOCKSTEP_LOG_KEPT_MAX";
+
 /// The volume, and what there is to say about its opening.
 pub(super) fn volume(
     spec: &VolumeSpec,
@@ -42,6 +45,9 @@ pub(super) fn volume(
         );
         tracing::warn!(volume = %spec.id, "{notice}");
         notices.push(notice);
+    }
+    if let Some(changes) = std::env::var(KEEP_LOG).ok().and_then(|text| text.parse().ok()) {
+        volume.keep_log(changes);
     }
     Ok((volume, notices))
 }

@@ -134,7 +134,9 @@ impl Peer {
         printed
     }
 
-    fn remember_pid(&self) {
+    /// Learns which process serves this peer now.
+    #[track_caller]
+    pub fn remember_pid(&self) {
         let pid = self.status()["pid"].as_i64().expect("status has a pid");
         self.pid.store(i32::try_from(pid).expect("a pid"), Ordering::SeqCst);
     }

@@ -4,5 +4,6 @@ mod calls;
 mod fake;
 mod hostile;
 mod identity;
+mod mutated;
 mod pairing;
 mod sessions;

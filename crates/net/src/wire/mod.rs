@@ -10,6 +10,8 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "fuzz")]
+pub(crate) use codec::Bounded;
 pub(crate) use codec::Codec;
 pub(crate) use decode::{content, node, notification, volume};
 pub(crate) use encode::{content as encode_content, notification as encode_notification};
