@@ -76,6 +76,21 @@ fn crates_know_only_whom_they_may_know() {
 }
 
 #[test]
+fn no_product_build_has_planted_bugs() {
+    let root = workspace_root();
+    for (name, _) in MAY_KNOW.iter().filter(|(name, _)| !name.ends_with("sim")) {
+        let dir = root.join("crates").join(name.trim_start_matches("lockstep-"));
+        let manifest = std::fs::read_to_string(dir.join("Cargo.toml")).unwrap();
+        let asked_for = manifest.matches("planted-bugs").count();
+        let declared = usize::from(name.ends_with("core"));
+        assert_eq!(asked_for, declared, "{name} must not ask for the feature planted-bugs");
+        assert!(!manifest.contains("default = [\"planted-bugs"), "{name} has them by default");
+    }
+    let workspace = std::fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    assert!(!workspace.contains("planted-bugs"), "nor may the workspace");
+}
+
+#[test]
 fn foreign_crates_stay_in_their_room() {
     for (name, uses) in dependencies() {
         for (foreign, rooms) in BELONGS_TO {
