@@ -135,6 +135,9 @@ pub trait Disk: Send + Sync + 'static {
     fn keep(&self, path: &Path, name: &str) -> io::Result<()>;
     /// Keeps the file at `path` as `name` too; it stays in the tree.
     fn keep_link(&self, path: &Path, name: &str) -> io::Result<()>;
+    /// Keeps a copy of the file at `path` as `name`: what is written to the one later does not
+    /// show in the other. `EEXIST` if that name is taken.
+    fn keep_copy(&self, path: &Path, name: &str) -> io::Result<()>;
     /// Moves what is kept as `name` to `path`; `EEXIST` if something is there.
     fn keep_restore(&self, name: &str, path: &Path) -> io::Result<()>;
     /// A kept file.

@@ -121,8 +121,8 @@ impl Volume {
             return Ok(());
         }
         let (times, perm) = (stands.times, stands.perm);
+        stands.announced();
         let Some(file) = stands.file_mut() else { return Ok(()) };
-        file.dirty = false;
         file.live_size_bytes = description.content.size_bytes;
         let (base, before) = (file.version, file.content);
         state.replica.local(Op::Content { node, base, content, times, perm });

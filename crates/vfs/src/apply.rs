@@ -2,15 +2,15 @@
 
 use crate::conflicts::Unmarked;
 use crate::errno::Errno;
-use crate::transfer::Transfer;
 use crate::trash::TrashReason;
 use crate::volume::{State, Volume};
 use crate::xattrs::is_private;
 use lockstep_core::change::{Exchange, RenameTarget};
 use lockstep_core::{Change, Effect, Kind, NodeId, Op, OutOfOrder, Place, Sequence, Slot};
-use lockstep_disk::{RenameMode, XattrFlags, describe_bytes};
+use lockstep_disk::{DiskFile, RenameMode, XattrFlags, describe_bytes};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A change as it came, with the content if it travelled inside.
 #[derive(Clone, Debug)]
@@ -122,12 +122,14 @@ impl Volume {
     }
 
     /// A file may not be replaced by one whose content is absent: until it is here, the old one
-    /// stays readable, whatever happens to the peer.
+    /// stays readable, whatever happens to the peer. What was removed here is not waited for:
+    /// nothing brings its content.
     fn must_wait_for(&self, state: &State, op: &Op) -> Option<NodeId> {
         let Op::Rename { node, target: RenameTarget::Replaced { node: old, .. }, .. } = op else {
             return None;
         };
-        let file = |id: NodeId| state.replica.tree.node(id).and_then(|n| n.file());
+        let named = |id: NodeId| state.replica.tree.node(id).filter(|n| !n.is_unlinked());
+        let file = |id: NodeId| named(id).and_then(|n| n.file());
         let absent = file(*node)
             .and_then(|f| f.wanted())
             .is_some_and(|(_, version)| state.gone.get(node) != Some(&version));
@@ -236,9 +238,13 @@ impl Volume {
         self.clear_stray(path, stands.kind())?;
         match &stands.body {
             NodeBody::File(file) if absent => {
-                self.disk.placeholder(path, file.content.size_bytes)?
+                self.disk.placeholder(path, file.content.size_bytes)?;
+                self.reopen(node, None);
             }
-            NodeBody::File(_) => drop(self.disk.create(path, mode)?),
+            NodeBody::File(_) => {
+                let fresh = self.disk.create(path, mode)?;
+                self.reopen(node, Some(fresh));
+            }
             NodeBody::Dir(_) => {
                 ignore(self.disk.mkdir(path, mode), &[io::ErrorKind::AlreadyExists])?
             }
@@ -258,6 +264,14 @@ impl Volume {
             self.transfers.queue(node, false);
         }
         Ok(())
+    }
+
+    /// Whoever has `node` open, perhaps from before it was removed, goes on with what stands below
+    /// now.
+    fn reopen(&self, node: NodeId, file: Option<Arc<dyn DiskFile>>) {
+        if let Some(open) = self.open_files.lock().get(&node) {
+            *open.file.write() = file;
+        }
     }
 
     /// Something the tree does not know stands where a new node goes: it was put there behind the
@@ -334,13 +348,11 @@ impl Volume {
             return Ok(());
         };
         let Some(path) = tree.path(node) else { return Ok(()) };
-        if let Some(open) = self.open_files.lock().get(&node) {
-            *open.file.write() = None;
-        }
+        self.reopen(node, None);
         if self.disk.is_placeholder(&path).unwrap_or(false) {
             return Ok(());
         }
-        self.disk.replace_by_placeholder(&path, file.content.size_bytes)
+        self.put_placeholder(state, node, file.content.size_bytes)
     }
 
     /// Content that travelled with its change goes in place at once, unless someone has the file
@@ -360,22 +372,11 @@ impl Volume {
         }
         let transfer = self.transfers.transfer(node, content);
         transfer.begin(description.manifest, &*self.disk)?;
-        self.fill(&transfer, bytes)?;
+        transfer.put_all(bytes)?;
         if !self.open_files.lock().contains_key(&node)
             && self.put_in_place(state, node, content, version, &transfer)?
         {
             stale.push(Stale::Node(node));
-        }
-        Ok(())
-    }
-
-    fn fill(&self, transfer: &Transfer, bytes: &[u8]) -> io::Result<()> {
-        let mut rest = bytes;
-        let mut index = 0;
-        while !rest.is_empty() {
-            let (chunk, after) = rest.split_at(transfer.chunk_len(index).min(rest.len()));
-            transfer.put_chunk(index, chunk)?;
-            (rest, index) = (after, index + 1);
         }
         Ok(())
     }

@@ -5,13 +5,12 @@
 //! whether it keeps the bytes, and from before it asks until it is done it answers that very
 //! question with no.
 
+use crate::install::names_below;
 use crate::residency::Mark;
 use crate::volume::{State, Volume};
 use lockstep_core::tree::Node;
 use lockstep_core::{ContentRef, NodeId};
-use lockstep_disk::RenameMode;
 use std::io;
-use std::path::Path;
 
 /// Why the bytes of a file stay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -118,20 +117,16 @@ impl Volume {
     }
 
     /// A placeholder takes the names of `node`, all of them.
-    fn put_placeholder(&self, state: &State, node: NodeId, size_bytes: u64) -> io::Result<()> {
-        let tree = &state.replica.tree;
-        let paths: Vec<_> = tree.node(node).map_or(Vec::new(), |n| {
-            n.links.iter().filter_map(|l| tree.path_in(l.parent, l.shown.as_bytes())).collect()
-        });
+    pub(crate) fn put_placeholder(
+        &self,
+        state: &State,
+        node: NodeId,
+        size_bytes: u64,
+    ) -> io::Result<()> {
+        let paths = names_below(state, node);
         let Some((first, others)) = paths.split_first() else { return Ok(()) };
         self.disk.replace_by_placeholder(first, size_bytes)?;
-        for other in others {
-            let mut beside = other.as_os_str().to_owned();
-            beside.push(".lockstep-link");
-            self.disk.link(first, Path::new(&beside))?;
-            self.disk.rename(Path::new(&beside), other, RenameMode::Replace)?;
-        }
-        Ok(())
+        self.name_alike(first, others)
     }
 
     /// Whether a peer may rely on `content` of `node` being here: it is on the disk for good, and

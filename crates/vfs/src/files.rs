@@ -282,8 +282,7 @@ impl Volume {
         let now_ms = self.now_ms();
         let mut state = self.mutate()?;
         let stands = state.replica.tree.node_mut(node).ok_or(Errno::Stale)?;
-        stands.times.mtime = now;
-        stands.times.ctime = now;
+        stands.written(now);
         let mode = stands.perm.mode;
         if kill_suidgid {
             stands.perm.mode = without_set_id(mode);
@@ -292,7 +291,6 @@ impl Volume {
         let named = !stands.links.is_empty();
         let file = stands.file_mut().ok_or(Errno::Invalid)?;
         file.live_size_bytes = size(file.live_size_bytes);
-        file.dirty = true;
         let fresh = !file.resident;
         file.resident = true;
         if fresh && file.incoming.is_none() {
@@ -339,14 +337,16 @@ impl Volume {
         let mut state = self.mutate()?;
         let stands = state.replica.tree.node(open.node).ok_or(Errno::Stale)?;
         let perm: Perm = stands.perm;
-        let path = state.replica.tree.path(open.node).ok_or(Errno::Stale)?;
+        if stands.is_unlinked() {
+            return Err(Errno::Stale);
+        }
         let name = format!("empty-{}", open.node.0);
         let file = self.disk.temp_create(&name)?;
         file.set_mode(self.backing_mode(perm, lockstep_core::Kind::File))?;
         if self.privileged {
             file.set_owner(perm.uid, perm.gid)?;
         }
-        self.disk.temp_install(&name, &path)?;
+        self.swap_in(&state, open.node, &name)?;
         self.transfers.cancel(open.node);
         if let Some(body) = state.replica.tree.node_mut(open.node).and_then(|n| n.file_mut()) {
             body.resident = true;

@@ -38,6 +38,11 @@ impl InlineContents {
 }
 
 impl Volume {
+    /// The bytes of a small content that was announced from here lately.
+    pub(crate) fn remembered(&self, content: &ContentRef) -> Option<Vec<u8>> {
+        self.inline_contents.lock().contents.get(content).cloned()
+    }
+
     /// The bytes of a small content, to travel inside its change. `None` if they are not here any
     /// more: a later change says why.
     pub fn inline(&self, node: NodeId, content: ContentRef) -> Option<Vec<u8>> {
@@ -47,8 +52,8 @@ impl Volume {
         if content.size_bytes == 0 {
             return Some(Vec::new());
         }
-        if let Some(bytes) = self.inline_contents.lock().contents.get(&content) {
-            return Some(bytes.clone());
+        if let Some(bytes) = self.remembered(&content) {
+            return Some(bytes);
         }
         let file = self.serve(node, content).ok()?.file;
         let mut bytes = vec![0; content.size_bytes as usize];

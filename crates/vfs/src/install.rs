@@ -9,6 +9,7 @@ use crate::volume::{State, Volume};
 use lockstep_core::{ContentRef, Kind, Manifest, NodeId, Perm, Times, Version, limits};
 use lockstep_disk::{DiskFile, RenameMode, XattrFlags, verify_manifest};
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -245,24 +246,26 @@ impl Volume {
     }
 
     /// The temporary file takes the node's names, all of them.
-    fn swap_in(&self, state: &State, node: NodeId, temp: &str) -> io::Result<()> {
-        let tree = &state.replica.tree;
-        let paths: Vec<_> = tree.node(node).map_or(Vec::new(), |n| {
-            n.links.iter().filter_map(|l| tree.path_in(l.parent, l.shown.as_bytes())).collect()
-        });
+    pub(crate) fn swap_in(&self, state: &State, node: NodeId, temp: &str) -> io::Result<()> {
+        let paths = names_below(state, node);
         let Some((first, others)) = paths.split_first() else { return Ok(()) };
         self.disk.temp_install(temp, first)?;
-        let xattrs = tree.node(node).into_iter().flat_map(|n| &n.xattrs);
+        let xattrs = state.replica.tree.node(node).into_iter().flat_map(|n| &n.xattrs);
         for (name, (_, value)) in xattrs.filter(|(name, _)| !crate::xattrs::is_private(name)) {
             if let Some(value) = value {
                 self.disk.set_xattr(first, name, value, XattrFlags::Any)?;
             }
         }
+        self.name_alike(first, others)
+    }
+
+    /// What stands at `first` now takes the place of what stands at the other names of its node.
+    pub(crate) fn name_alike(&self, first: &Path, others: &[PathBuf]) -> io::Result<()> {
         for other in others {
             // Linked beside and moved over: no instant without the name, whatever happens.
             let mut beside = other.as_os_str().to_owned();
             beside.push(".lockstep-link");
-            let beside = std::path::Path::new(&beside);
+            let beside = Path::new(&beside);
             self.disk.link(first, beside)?;
             self.disk.rename(beside, other, RenameMode::Replace)?;
         }
@@ -365,4 +368,11 @@ impl Volume {
 enum Waited {
     Resident(Arc<dyn DiskFile>),
     Read(usize),
+}
+
+/// Where a node stands below, under each of its names.
+pub(crate) fn names_below(state: &State, node: NodeId) -> Vec<PathBuf> {
+    let tree = &state.replica.tree;
+    let links = tree.node(node).map_or(&[][..], |n| &n.links);
+    links.iter().filter_map(|l| tree.path_in(l.parent, l.shown.as_bytes())).collect()
 }

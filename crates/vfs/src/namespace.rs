@@ -10,6 +10,9 @@ use lockstep_disk::{DiskFile, Holding, RenameMode};
 use std::path::Path;
 use std::sync::Arc;
 
+/// A file that is removed while somebody still writes to it is kept for peers by copying it, up to
+/// this size.
+const KEEP_COPY_MAX_BYTES: u64 = 64 * 1024 * 1024;
 const S_IFMT: u32 = 0o170_000;
 const S_IFIFO: u32 = 0o010_000;
 const S_IFREG: u32 = 0o100_000;
@@ -199,6 +202,7 @@ impl Volume {
     }
 
     fn remove(&self, parent: NodeId, name: &[u8], dir: bool) -> Result<()> {
+        self.announce_leaver(parent, name);
         let mut state = self.mutate()?;
         let node = state.child(parent, name)?;
         let is_dir = state.replica.tree.node(node).ok_or(Errno::Stale)?.dir();
@@ -236,7 +240,13 @@ impl Volume {
             return Ok(());
         }
         let name = crate::serve::kept_name(&Holding::new(node, &file.content));
-        match self.disk.keep_link(path, &name) {
+        let still_written = |open: &Arc<OpenFile>| open.users.lock().writers > 0;
+        let kept = match self.open_files.lock().get(&node).is_some_and(still_written) {
+            true if file.content.size_bytes > KEEP_COPY_MAX_BYTES => return Ok(()),
+            true => self.disk.keep_copy(path, &name),
+            false => self.disk.keep_link(path, &name),
+        };
+        match kept {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error.into()),
             _ => {
                 state.kept.push((state.replica.lamport() + 1, name));
@@ -267,6 +277,7 @@ impl Volume {
         mode: RenameMode,
     ) -> Result<()> {
         self.announce_mover(from_parent, from_name);
+        self.announce_leaver(to_parent, to_name);
         let mut state = self.mutate()?;
         let to_entry = EntryName::new(to_name)?;
         let node = state.child(from_parent, from_name)?;
@@ -332,6 +343,26 @@ impl Volume {
     fn announce_mover(&self, parent: NodeId, name: &[u8]) {
         let mover = self.read_state().child(parent, name);
         if let Ok(node) = mover {
+            self.announce_if_written(node);
+        }
+    }
+
+    /// A file that is about to lose its name, and whose announced content was overwritten before
+    /// every peer had it, is announced as it is now: should a peer's change bring it back, there
+    /// must be bytes for it somewhere.
+    fn announce_leaver(&self, parent: NodeId, name: &[u8]) {
+        let leaver = {
+            let state = self.read_state();
+            let known = state.replica.known_everywhere_through();
+            let overwritten = |id: &NodeId| {
+                let file = state.replica.tree.node(*id).and_then(|n| n.file());
+                file.is_some_and(|f| {
+                    f.dirty && f.content.size_bytes > 0 && f.version.lamport > known
+                })
+            };
+            state.child(parent, name).ok().filter(overwritten)
+        };
+        if let Some(node) = leaver {
             self.announce_if_written(node);
         }
     }

@@ -9,7 +9,7 @@ use crate::serve::{holding_of, kept_name};
 use crate::transfer::{FetchJob, InPlace, Transfer, stores_bytes};
 use crate::volume::Volume;
 use lockstep_core::{ContentRef, Manifest, NodeId, limits};
-use lockstep_disk::{DiskFile, Holding, verify_chunk, verify_manifest};
+use lockstep_disk::{DiskFile, Holding, describe_bytes, verify_chunk, verify_manifest};
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -98,9 +98,14 @@ impl Volume {
         }
     }
 
-    /// Begins a transfer without asking anybody, if a file here has the same content, or an
-    /// earlier run of this transfer left its plan.
+    /// Begins a transfer without asking anybody, if a file here has the same content, it was
+    /// announced from here a moment ago, or an earlier run of this transfer left its plan.
     pub fn begin_from_here(&self, job: &FetchJob) -> io::Result<bool> {
+        if let Some(bytes) = self.remembered(&job.content) {
+            job.transfer.begin(describe_bytes(&bytes).manifest, &*self.disk)?;
+            job.transfer.put_all(&bytes)?;
+            return Ok(true);
+        }
         let places = self.db.find_chunk(&job.content.hash.0, PLACES_MAX).unwrap_or_default();
         for place in places {
             if let Some(manifest) = self.held(place.holding, &job.content) {

@@ -174,8 +174,9 @@ impl Scan<'_> {
     fn placeholder_found(&self, state: &mut State, node: NodeId, path: &Path) -> io::Result<()> {
         let Some(stands) = state.replica.tree.node_mut(node) else { return Ok(()) };
         let mode = self.volume.backing_mode(stands.perm, Kind::File);
+        stands.forget_writes();
         let Some(file) = stands.file_mut() else { return Ok(()) };
-        (file.dirty, file.live_size_bytes) = (false, file.content.size_bytes);
+        file.live_size_bytes = file.content.size_bytes;
         file.resident = file.content.size_bytes == 0;
         if file.resident {
             self.volume.disk.unlink(path)?;
@@ -219,9 +220,8 @@ impl Scan<'_> {
         let Some(stands) = state.replica.tree.node_mut(node) else { return Ok(()) };
         let perm = stands.perm;
         let times = Times { atime: stands.times.atime, mtime: stat.mtime, ctime: stat.ctime };
-        let same_times = stands.times.mtime == stat.mtime;
+        let same_times = !stands.announced() && stands.times.mtime == stat.mtime;
         let Some(body) = stands.file_mut() else { return Ok(()) };
-        body.dirty = false;
         body.live_size_bytes = description.content.size_bytes;
         let base = body.version;
         if body.content != description.content || !body.resident {

@@ -27,10 +27,15 @@ impl Volume {
             return Ok(false);
         }
         let Some(stands) = tree.node_mut(node) else { return Ok(false) };
-        let (times, perm) = (stands.times, stands.perm);
+        let (times, perm, names) = (stands.times, stands.perm, stands.links.len());
         let Some(file) = stands.file_mut() else { return Ok(false) };
         let gone = state.gone.get(&node) == Some(&file.version);
-        if file.resident || file.incoming.is_some() || !gone || !self.disk.is_placeholder(from)? {
+        if names > 1
+            || file.resident
+            || file.incoming.is_some()
+            || !gone
+            || !self.disk.is_placeholder(from)?
+        {
             return Ok(false);
         }
         self.disk.unlink(from)?;

@@ -229,6 +229,18 @@ impl Transfer {
         Ok(true)
     }
 
+    /// Takes all chunks in, from the bytes of the whole content.
+    pub(crate) fn put_all(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        let mut index = 0;
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at(self.chunk_len(index).min(rest.len()));
+            self.put_chunk(index, chunk)?;
+            (rest, index) = (after, index + 1);
+        }
+        Ok(())
+    }
+
     /// Whether all chunks are there.
     pub fn is_complete(&self) -> bool {
         self.plan.lock().as_ref().is_some_and(|plan| plan.missing == 0)

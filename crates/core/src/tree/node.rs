@@ -72,6 +72,9 @@ pub struct FileBody {
     pub dirty: bool,
     /// Size with local writes.
     pub live_size_bytes: u64,
+    /// Mode, owner and times as changes set them, while local writes that are not announced show
+    /// others.
+    pub announced: Option<Box<(Perm, Times)>>,
 }
 
 /// A content that replaces the one shown as soon as it is complete.
@@ -214,9 +217,47 @@ impl Node {
         self.file().map(FileBody::newest_version).unwrap_or_default()
     }
 
+    /// Bytes were written here at `now`: what `stat` shows moves at once, the registers follow
+    /// when the content is announced.
+    pub fn written(&mut self, now: Timespec) {
+        let registers = (self.perm, self.times);
+        if let NodeBody::File(file) = &mut self.body {
+            file.dirty = true;
+            file.announced.get_or_insert_with(|| Box::new(registers));
+        }
+        (self.times.mtime, self.times.ctime) = (now, now);
+    }
+
+    /// The writes so far are announced. Whether `stat` showed something else than the registers.
+    pub fn announced(&mut self) -> bool {
+        let NodeBody::File(file) = &mut self.body else { return false };
+        file.dirty = false;
+        file.announced.take().is_some()
+    }
+
+    /// The writes so far were in vain: nobody will hear of them.
+    pub fn forget_writes(&mut self) {
+        let NodeBody::File(file) = &mut self.body else { return };
+        file.dirty = false;
+        if let Some(announced) = file.announced.take() {
+            (self.perm, self.times) = *announced;
+        }
+    }
+
+    /// Mode, owner and times as changes set them, if writes show others.
+    fn registers(&mut self) -> Option<&mut (Perm, Times)> {
+        match &mut self.body {
+            NodeBody::File(file) => file.announced.as_deref_mut(),
+            _ => None,
+        }
+    }
+
     pub(super) fn set_perm(&mut self, perm: Perm, version: Version) -> bool {
         let newer = version > self.perm_version;
         if newer {
+            if let Some(registers) = self.registers() {
+                registers.0 = perm;
+            }
             self.perm = perm;
             self.perm_version = version;
         }
@@ -224,24 +265,23 @@ impl Node {
     }
 
     pub(super) fn set_times(&mut self, times: Times, version: Version) -> bool {
-        let versions = &mut self.times_version;
-        let mut changed = false;
-        for (time, new, set) in [
-            (&mut self.times.atime, times.atime, &mut versions.atime),
-            (&mut self.times.mtime, times.mtime, &mut versions.mtime),
-            (&mut self.times.ctime, times.ctime, &mut versions.ctime),
-        ] {
-            if version > *set {
-                (*time, *set) = (new, version);
-                changed = true;
+        let atime = version > self.times_version.atime;
+        if atime {
+            if let Some(registers) = self.registers() {
+                registers.1.atime = times.atime;
             }
+            (self.times.atime, self.times_version.atime) = (times.atime, version);
         }
-        changed
+        let mtime = self.set_mtime(times.mtime, version);
+        self.set_ctime(times.ctime, version) || mtime || atime
     }
 
     pub(super) fn set_mtime(&mut self, mtime: Timespec, version: Version) -> bool {
         let newer = version > self.times_version.mtime;
         if newer {
+            if let Some(registers) = self.registers() {
+                registers.1.mtime = mtime;
+            }
             (self.times.mtime, self.times_version.mtime) = (mtime, version);
         }
         newer
@@ -250,6 +290,9 @@ impl Node {
     pub(super) fn set_ctime(&mut self, ctime: Timespec, version: Version) -> bool {
         let newer = version > self.times_version.ctime;
         if newer {
+            if let Some(registers) = self.registers() {
+                registers.1.ctime = ctime;
+            }
             (self.times.ctime, self.times_version.ctime) = (ctime, version);
         }
         newer

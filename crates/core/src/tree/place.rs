@@ -185,13 +185,14 @@ impl Tree {
         if self.is_local {
             return;
         }
-        let Some(file) = self.node_mut(id).and_then(Node::file_mut) else { return };
+        let Some(node) = self.node_mut(id) else { return };
+        node.forget_writes();
+        let Some(file) = node.file_mut() else { return };
         let incoming = file.incoming;
         let (content, version) = match incoming {
             Some(incoming) => (incoming.content, incoming.version),
             None => (file.content, file.version),
         };
-        file.dirty = false;
         file.show_absent(content, version);
         if let Some(incoming) = incoming {
             self.adopt_attributes(id, &incoming);

@@ -197,6 +197,19 @@ impl Disk for PlainDisk {
         self.kept.link_in(place.dir(), place.name(), name)
     }
 
+    fn keep_copy(&self, path: &Path, name: &str) -> io::Result<()> {
+        let (source, target) = (self.open(path)?, self.kept.create(name)?);
+        let size = source.stat()?.size_bytes;
+        let mut at = 0;
+        while at < size {
+            match source.copy_range_to(at, &target, at, size - at)? {
+                0 => break,
+                copied => at += copied,
+            }
+        }
+        Ok(())
+    }
+
     fn keep_restore(&self, name: &str, path: &Path) -> io::Result<()> {
         let place = self.new_name(path)?;
         self.kept.move_out(name, place.dir(), place.name(), RenameFlags::NOREPLACE)

@@ -52,6 +52,15 @@ fn kept_files_leave_the_tree_and_replace_nothing() {
     tree.disk.keep_open("k").unwrap().read_at(&mut kept, 0).unwrap();
     assert_eq!(&kept, b"A");
     tree.disk.keep_link(Path::new("b"), "l").unwrap();
+    tree.disk.keep_copy(Path::new("b"), "copy").unwrap();
+    let writer = tree.disk.open(Path::new("b")).unwrap();
+    let before = tree.read("b");
+    writer.write_all_at(b"X", 0).unwrap();
+    let mut copied = vec![0; before.len()];
+    tree.disk.keep_open("copy").unwrap().read_at(&mut copied, 0).unwrap();
+    assert_eq!(copied, before, "a copy stays as it was");
+    writer.write_all_at(&before, 0).unwrap();
+    tree.disk.keep_remove("copy").unwrap();
     assert_eq!(tree.disk.stat(Path::new("b")).unwrap().nlink, 2);
     let mut names = tree.disk.keep_list().unwrap();
     names.sort();

@@ -124,6 +124,12 @@ impl Pump {
         len: u64,
         sink: &mut dyn FnMut(Bytes) -> bool,
     ) -> Result<()> {
+        if let Some(bytes) = self.volume.inline(node, content) {
+            let start = bytes.len().min(offset as usize);
+            let end = bytes.len().min(start.saturating_add(len as usize));
+            sink(Bytes::from(bytes).slice(start..end));
+            return Ok(());
+        }
         let Served { file, settled } = self.volume.serve(node, content).map_err(refused)?;
         if !settled {
             return self.read_verified(node, content, &*file, (offset, len), sink);
