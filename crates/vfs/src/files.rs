@@ -108,7 +108,7 @@ impl Volume {
             (false, false) => Ok(()),
         };
         match prepared {
-            Ok(()) => Ok(opened),
+            Ok(()) => Ok(Opened { direct: open.resident().is_none(), ..opened }),
             Err(error) => {
                 self.release(opened.fh);
                 Err(error)
@@ -195,7 +195,7 @@ impl Volume {
         }
         let handle = Handle { id, open: open.clone(), writable };
         self.handles.write().insert(id, Arc::new(handle));
-        Opened { fh: Fh(id), keep_cache }
+        Opened { fh: Fh(id), keep_cache, direct: open.resident().is_none() }
     }
 
     pub(crate) fn handle(&self, fh: Fh) -> Result<Arc<Handle>> {

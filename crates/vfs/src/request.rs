@@ -71,6 +71,10 @@ pub struct Opened {
     pub fh: Fh,
     /// Whether pages the kernel has of this file are still right.
     pub keep_cache: bool,
+    /// Whether reads are to be answered call by call, past the kernel's pages: while the content is
+    /// on its way it may be replaced by a shorter one, and a page would be padded with zeros up to
+    /// the length the kernel knows.
+    pub direct: bool,
 }
 
 /// One entry of a directory listing.

@@ -44,14 +44,15 @@ impl Volume {
         }
         let mut state = self.mutate()?;
         let stands = state.replica.tree.node(node).ok_or(Errno::Stale)?;
-        let path = state.replica.tree.path(node).ok_or(Errno::NoEntry)?;
+        // A removed file that is still open has its own attributes in the tree, the disk's no more.
+        let path = state.replica.tree.path(node);
         let replicated = name.starts_with(b"user.");
         if replicated && !matches!(stands.kind(), Kind::File | Kind::Dir) {
             return Err(Errno::Perm);
         }
         let exists = match replicated {
             true => stands.xattrs.get(name).is_some_and(|(_, value)| value.is_some()),
-            false => self.disk.get_xattr(&path, name).is_ok(),
+            false => path.as_ref().is_some_and(|path| self.disk.get_xattr(path, name).is_ok()),
         };
         match (exists, flags) {
             (true, XATTR_CREATE) => return Err(Errno::Exists),
@@ -65,9 +66,13 @@ impl Volume {
         if replicated && more > 0 && (full || held + more > limits::XATTRS_TOTAL_MAX_BYTES) {
             return Err(Errno::NoSpace);
         }
-        match value {
-            Some(value) => self.disk.set_xattr(&path, name, value, XattrFlags::Any)?,
-            None => match self.disk.remove_xattr(&path, name).map_err(Errno::from) {
+        match (&path, value) {
+            (None, _) if replicated => {}
+            (None, _) => return Err(Errno::NotSupported),
+            (Some(path), Some(value)) => {
+                self.disk.set_xattr(path, name, value, XattrFlags::Any)?;
+            }
+            (Some(path), None) => match self.disk.remove_xattr(path, name).map_err(Errno::from) {
                 Ok(()) => {}
                 Err(Errno::NoData) if replicated => {}
                 Err(error) => return Err(error),

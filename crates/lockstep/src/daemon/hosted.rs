@@ -125,6 +125,9 @@ impl Hosted {
         if record.mount.as_ref() == Some(&record.backing) {
             clear_stale(&record.backing)?;
         }
+        if fresh == Fresh::Existing {
+            Owner::recognize(&record.backing, record.id)?;
+        }
         let owner = Owner::claim(&record.backing, home, record.id)?;
         let pump = Pump::open(spec(&record, home), runtime.clone(), fresh)?;
         pump.volume().set_trash_limits(super::config::trash_limits(home));

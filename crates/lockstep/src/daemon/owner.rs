@@ -48,6 +48,30 @@ impl Owner {
         Ok(Owner { _file: file })
     }
 
+    /// Refuses a directory that does not hold `volume`, which was there before: with its disk not
+    /// mounted, an empty directory must not be taken for one whose files were all removed.
+    pub fn recognize(backing: &Path, volume: VolumeId) -> Outcome<()> {
+        let private = backing.join(PRIVATE_DIR);
+        if private.is_dir() {
+            let label = File::open(private.join("owner")).ok().and_then(|mut file| read(&mut file));
+            let other = label.filter(|label| label.volume != volume.to_string());
+            return other.map_or(Ok(()), |other| {
+                let dir = backing.display();
+                let message = format!("{dir} holds another volume ({}) now", other.volume);
+                Err(Failure::failed(message, "mount the right disk there, then `lockstep start`"))
+            });
+        }
+        let dir = backing.display();
+        Err(Failure::failed(
+            format!("{dir} does not hold the volume's files: its directory {PRIVATE_DIR} is gone"),
+            format!(
+                "if they are on a disk that is not mounted, mount it, then `lockstep start`; if \
+                 what {dir} holds now is the volume, `mkdir {}` first",
+                private.display()
+            ),
+        ))
+    }
+
     /// Refuses a directory that another home has, without touching it.
     pub fn check(backing: &Path, home: &Home) -> Outcome<()> {
         let Ok(mut file) = File::open(backing.join(PRIVATE_DIR).join("owner")) else {
@@ -146,6 +170,9 @@ mod tests {
             assert!(refusal.message().contains("has it open"), "{refusal}");
         }
         drop(owner);
+        Owner::recognize(&backing, id).expect("it was claimed");
+        let refusal = Owner::recognize(&backing, VolumeId([4; 16])).unwrap_err();
+        assert!(refusal.message().contains("holds another volume"), "{refusal}");
         Owner::claim(&backing, &theirs, id).expect("a home without a record has no claim");
 
         std::fs::create_dir_all(theirs.volume(id)).unwrap();

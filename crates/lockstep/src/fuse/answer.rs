@@ -104,10 +104,11 @@ pub fn xattr_names(names: Vec<Vec<u8>>) -> Vec<u8> {
 }
 
 /// How the kernel shall treat a file that was opened: keep its cached pages if `opened` says they
-/// are still right, and send no flush for a descriptor that cannot write.
+/// are still right, or use none, and send no flush for a descriptor that cannot write.
 pub fn file_flags(opened: &Opened, reads_only: bool) -> FopenFlags {
     let mut flags = FopenFlags::empty();
     flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct);
     flags.set(FopenFlags::FOPEN_NOFLUSH, reads_only);
     flags
 }
@@ -174,9 +175,11 @@ mod tests {
 
     #[test]
     fn pages_are_kept_only_when_the_volume_says_so() {
-        let opened = |keep_cache| Opened { fh: Fh(1), keep_cache };
+        let opened = |keep_cache| Opened { fh: Fh(1), keep_cache, direct: false };
         assert_eq!(file_flags(&opened(false), false), FopenFlags::empty());
         assert_eq!(file_flags(&opened(true), false), FopenFlags::FOPEN_KEEP_CACHE);
         assert_eq!(file_flags(&opened(false), true), FopenFlags::FOPEN_NOFLUSH);
+        let on_its_way = Opened { direct: true, ..opened(false) };
+        assert_eq!(file_flags(&on_its_way, false), FopenFlags::FOPEN_DIRECT_IO);
     }
 }

@@ -24,11 +24,13 @@ const TIME_GRANULARITY: Duration = Duration::from_nanos(1);
 ///   for `security.capability` before every single write.
 /// - `CACHE_SYMLINKS`, `EXPLICIT_INVAL_DATA`: caches last until we say otherwise, and we do;
 ///   `AUTO_INVAL_DATA` would ask for attributes at every read to find out.
+/// - `DIRECT_IO_ALLOW_MMAP`: a file whose content is still on its way is opened for direct reads,
+///   and can be mapped all the same.
 /// - `ABORT_ERROR` is not asked for: a vanished mount then reads as `ENODEV`, which ends the loops.
 ///
 /// Left out on purpose: `WRITEBACK_CACHE` (takes times and size away from us), `POSIX_LOCKS` and
 /// `FLOCK_LOCKS` (locks are local to the machine), `POSIX_ACL`, `DONT_MASK`, `EXPORT_SUPPORT`.
-const WANTED: [InitFlags; 10] = [
+const WANTED: [InitFlags; 11] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_BIG_WRITES,
@@ -39,6 +41,7 @@ const WANTED: [InitFlags; 10] = [
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
 ];
 
 /// The capabilities to ask for: those wanted that the kernel offers.

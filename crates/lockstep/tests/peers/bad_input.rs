@@ -6,7 +6,7 @@ use crate::support::pair::{Layout, Pair};
 use crate::support::peer::{Peer, Placing};
 use crate::support::repository::noise;
 use crate::support::scratch::set_mode;
-use crate::support::{SOON, eventually};
+use crate::support::{SOON, connected, eventually};
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
@@ -279,4 +279,26 @@ fn a_home_of_another_user_is_refused() {
     share(&pair.a, &pair.a.backing, &["--no-mount"]).fails_with(1, &["home"]);
     std::os::unix::fs::chown(&pair.a.home, Some(NOBODY), Some(NOBODY)).unwrap();
     pair.a.share();
+}
+
+#[test]
+fn a_disk_that_is_not_mounted_is_not_taken_for_files_removed() {
+    let pair = connected!();
+    for number in 0..50u64 {
+        std::fs::write(pair.a.at(number.to_string()), noise(number, 100)).unwrap();
+    }
+    pair.wait();
+    pair.b.stop();
+    // What an unmounted disk leaves: an empty directory.
+    let away = pair.b.backing.with_extension("away");
+    std::fs::rename(&pair.b.backing, &away).unwrap();
+    std::fs::create_dir(&pair.b.backing).unwrap();
+    pair.b.run(&["start"]).fails_with(1, &["does not hold the volume's files", "mount it"]);
+    pair.b.stop();
+    std::fs::remove_dir(&pair.b.backing).unwrap();
+    std::fs::rename(&away, &pair.b.backing).unwrap();
+    pair.b.start();
+    pair.reconnected();
+    pair.identical();
+    assert_eq!(std::fs::read_dir(pair.a.mnt()).unwrap().count(), 50);
 }

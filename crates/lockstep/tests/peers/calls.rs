@@ -54,6 +54,10 @@ fn open_but_unlinked_file_still_reads_and_writes() {
     assert_eq!(file.metadata().unwrap().nlink(), 0);
     file.set_len(3).unwrap();
     assert_eq!(file.metadata().unwrap().len(), 3);
+    rustix::fs::fsetxattr(&file, "user.k", b"value", rustix::fs::XattrFlags::empty()).unwrap();
+    let mut value = [0; 5];
+    rustix::fs::fgetxattr(&file, "user.k", &mut value[..]).unwrap();
+    assert_eq!(&value, b"value");
     drop(file);
     pair.identical();
     assert_eq!(std::fs::read_dir(pair.b.mnt()).unwrap().count(), 0);

@@ -155,3 +155,45 @@ mod reader_in_a_loop_never_sees_zeros_mixes_or_short_files {
         write_here_read_there(Way::InPlace, 1 << 20);
     }
 }
+
+/// Each new file is overwritten by a shorter one as soon as its name shows on the other side, where
+/// it is being read all the time.
+#[test]
+fn a_new_file_overwritten_by_a_shorter_one_while_it_arrives_is_never_padded() {
+    let pair = connected!();
+    let (long, short) = (vec![b'x'; 70_000], vec![b'y'; 50]);
+    let (now, done) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let name = |number: usize| format!("new{number}");
+    std::thread::scope(|scope| {
+        let (pair, long, short, now, done) = (&pair, &long, &short, &now, &done);
+        scope.spawn(move || {
+            let _stop = SetOnDrop(done);
+            for number in 0..60 {
+                now.store(number, Ordering::Relaxed);
+                std::fs::write(pair.a.at(name(number)), long).unwrap();
+                pair.seen_on_b(&name(number));
+                std::fs::write(pair.a.at(name(number)), short).unwrap();
+                let there = pair.b.at(name(number));
+                eventually("the last version shows", SOON, || {
+                    done.load(Ordering::Relaxed)
+                        || std::fs::read(&there).is_ok_and(|is| is == *short)
+                });
+            }
+        });
+        let readers = (0..3).map(|_| {
+            scope.spawn(move || {
+                let _stop = SetOnDrop(done);
+                while !done.load(Ordering::Relaxed) {
+                    let Ok(bytes) = std::fs::read(pair.b.at(name(now.load(Ordering::Relaxed))))
+                    else {
+                        continue;
+                    };
+                    let zeros = bytes.iter().filter(|byte| **byte == 0).count();
+                    let whole = bytes.is_empty() || bytes == *long || bytes == *short;
+                    assert!(whole, "{} bytes, {zeros} of them zeros", bytes.len());
+                }
+            })
+        });
+        readers.collect::<Vec<_>>().into_iter().for_each(|reader| reader.join().unwrap());
+    });
+}
