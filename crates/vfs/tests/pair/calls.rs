@@ -78,7 +78,7 @@ impl Calls {
         let line = format!("side {who} step {step} ");
         let bytes = line.repeat([1, 1, 10, 3_000][rng.below(4)]).into_bytes();
         let written = volume.write(fh, 0, &bytes, false, false);
-        if rng.chance(20) {
+        if rng.chance(5) {
             self.open[who].push(fh);
         } else {
             close(volume, fh);

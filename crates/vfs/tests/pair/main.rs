@@ -87,7 +87,7 @@ fn run_all(seeds: std::ops::Range<u64>, mix: Mix) {
 fn seeds() -> std::ops::Range<u64> {
     let chosen = std::env::var("LOCKSTEP_PAIR_SEEDS").ok();
     let chosen = chosen.as_deref().and_then(|range| range.split_once(".."));
-    chosen.map_or(0..40, |(from, to)| from.parse().unwrap()..to.parse().unwrap())
+    chosen.map_or(0..20, |(from, to)| from.parse().unwrap()..to.parse().unwrap())
 }
 
 #[test]
