@@ -6,6 +6,7 @@ use crate::trash::TrashReason;
 use crate::volume::{State, Volume};
 use crate::xattrs::is_private;
 use lockstep_core::change::{Exchange, RenameTarget};
+use lockstep_core::tree::{Node, NodeBody};
 use lockstep_core::{Change, Effect, Kind, NodeId, Op, OutOfOrder, Place, Sequence, Slot};
 use lockstep_disk::{DiskFile, RenameMode, XattrFlags, describe_bytes};
 use std::io;
@@ -140,7 +141,10 @@ impl Volume {
     /// Carries out what is left of earlier changes; stops at the first that the disk refuses.
     fn finish_effects(&self, state: &mut State, stale: &mut Vec<Stale>) -> Result<(), ApplyError> {
         while let Some(effect) = state.effects.front().cloned() {
-            self.carry_out(state, &effect).map_err(ApplyError::Disk)?;
+            self.carry_out(state, &effect).map_err(|error| {
+                tracing::debug!(?effect, %error, "the disk refused");
+                ApplyError::Disk(error)
+            })?;
             state.effects.pop_front();
             note_stale(state, &effect, stale);
         }
@@ -218,9 +222,12 @@ impl Volume {
                 }
                 Ok(())
             }
-            Effect::Perm { node } => self.dress_perm(state, *node),
-            Effect::Times { node } => self.dress_times(state, *node),
-            Effect::Xattr { node, name } => self.dress_xattr(state, *node, name),
+            Effect::Perm { node } => present(state, *node)
+                .map_or(Ok(()), |(path, stands)| self.dress_perm(&path, stands)),
+            Effect::Times { node } => present(state, *node)
+                .map_or(Ok(()), |(path, stands)| self.dress_times(&path, stands)),
+            Effect::Xattr { node, name } => present(state, *node)
+                .map_or(Ok(()), |(path, stands)| self.dress_xattr(&path, stands, name)),
             Effect::Wanted { node } => {
                 if state.want(*node) {
                     self.transfers.queue(*node, false);
@@ -231,7 +238,6 @@ impl Volume {
     }
 
     fn make_below(&self, state: &mut State, node: NodeId, path: &Path) -> io::Result<()> {
-        use lockstep_core::tree::NodeBody;
         let Some(stands) = state.replica.tree.node(node) else { return Ok(()) };
         let mode = self.backing_mode(stands.perm, stands.kind());
         let absent = stands.file().is_some_and(|file| !file.resident);
@@ -252,13 +258,11 @@ impl Volume {
             NodeBody::Fifo => self.disk.mknod(path, 0o010_000 | mode, 0)?,
             NodeBody::Socket => self.disk.mknod(path, 0o140_000 | mode, 0)?,
         }
-        let names: Vec<Vec<u8>> = stands.xattrs.keys().cloned().collect();
+        // Here, not where the tree has it: a further effect of the same change may move it there.
         if !absent {
-            self.dress_perm(state, node)?;
-            self.dress_times(state, node)?;
-        }
-        for name in names {
-            self.dress_xattr(state, node, &name)?;
+            self.dress_perm(path, stands)?;
+            self.dress_times(path, stands)?;
+            stands.xattrs.keys().try_for_each(|name| self.dress_xattr(path, stands, name))?;
         }
         if absent && state.want(node) {
             self.transfers.queue(node, false);
@@ -310,31 +314,27 @@ impl Volume {
         Ok(())
     }
 
-    fn dress_perm(&self, state: &State, node: NodeId) -> io::Result<()> {
-        let Some((path, stands)) = present(state, node) else { return Ok(()) };
+    fn dress_perm(&self, path: &Path, stands: &Node) -> io::Result<()> {
         if self.privileged {
-            self.disk.set_owner(&path, stands.perm.uid, stands.perm.gid)?;
+            self.disk.set_owner(path, stands.perm.uid, stands.perm.gid)?;
         }
-        self.disk.set_mode(&path, self.backing_mode(stands.perm, stands.kind()))
+        self.disk.set_mode(path, self.backing_mode(stands.perm, stands.kind()))
     }
 
-    fn dress_times(&self, state: &State, node: NodeId) -> io::Result<()> {
-        match present(state, node) {
-            Some((path, stands)) if stands.kind() != Kind::Dir => {
-                self.disk.set_times(&path, stands.times.atime, stands.times.mtime)
-            }
-            _ => Ok(()),
+    fn dress_times(&self, path: &Path, stands: &Node) -> io::Result<()> {
+        match stands.kind() {
+            Kind::Dir => Ok(()),
+            _ => self.disk.set_times(path, stands.times.atime, stands.times.mtime),
         }
     }
 
-    fn dress_xattr(&self, state: &State, node: NodeId, name: &[u8]) -> io::Result<()> {
+    fn dress_xattr(&self, path: &Path, stands: &Node, name: &[u8]) -> io::Result<()> {
         if is_private(name) {
             return Ok(());
         }
-        let Some((path, stands)) = present(state, node) else { return Ok(()) };
         match stands.xattrs.get(name) {
-            Some((_, Some(value))) => self.disk.set_xattr(&path, name, value, XattrFlags::Any),
-            _ => match self.disk.remove_xattr(&path, name).map_err(Errno::from) {
+            Some((_, Some(value))) => self.disk.set_xattr(path, name, value, XattrFlags::Any),
+            _ => match self.disk.remove_xattr(path, name).map_err(Errno::from) {
                 Ok(()) | Err(Errno::NoData) => Ok(()),
                 Err(errno) => Err(io::Error::from_raw_os_error(errno.raw())),
             },
@@ -400,10 +400,7 @@ impl Volume {
 }
 
 /// The path and the node, if its own inode stands below.
-fn present(
-    state: &State,
-    node: NodeId,
-) -> Option<(std::path::PathBuf, &lockstep_core::tree::Node)> {
+fn present(state: &State, node: NodeId) -> Option<(std::path::PathBuf, &Node)> {
     let stands = state.replica.tree.node(node)?;
     if stands.file().is_some_and(|file| !file.resident) {
         return None;

@@ -141,8 +141,12 @@ impl Volume {
             (through.max(Sequence(last.saturating_sub(kept_max))), dropped)
         };
         for (_, name) in dropped {
-            self.disk.keep_remove(&name)?;
-            self.kept_gone(&name);
+            match self.disk.keep_remove(&name) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error.into());
+                }
+                _ => self.kept_gone(&name),
+            }
         }
         let first = self.db.first_log()?;
         let step = TRIM_STEP.min(self.log_kept_max.load(Ordering::Relaxed));
