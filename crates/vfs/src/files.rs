@@ -99,6 +99,9 @@ impl Volume {
         self.wait_while_replacing(node);
         let writable = matches!(flags & O_ACCMODE, O_WRONLY | O_RDWR);
         let truncates = flags & O_TRUNC != 0 && writable;
+        if writable && self.is_only_kept(node) {
+            return Err(Errno::Stale);
+        }
         let open = self.open_for_moment(node)?;
         let opened = self.add_handle(&open, flags, true);
         self.close_moment(&open);
@@ -114,6 +117,14 @@ impl Volume {
                 Err(error)
             }
         }
+    }
+
+    /// Whether `node` has lost its name and nobody writes to it: its bytes may be kept for a peer,
+    /// and who comes to write looks the name up again.
+    fn is_only_kept(&self, node: NodeId) -> bool {
+        let unlinked = self.read_state().replica.tree.node(node).is_some_and(|n| n.is_unlinked());
+        let written = |open: &Arc<OpenFile>| open.users.lock().writers > 0;
+        unlinked && !self.open_files.lock().get(&node).is_some_and(written)
     }
 
     /// The open file of `node`, kept open until [`Volume::close_moment`].

@@ -64,15 +64,16 @@ impl Pump {
 
     /// What peers sent and is applied here survives a power cut from now on.
     pub(super) fn make_applied_durable(&self) {
-        let complete = self.volume.is_complete();
-        let applied: Vec<_> = self
+        let mut applied: Vec<_> = self
             .all_peers()
             .into_iter()
             .map(|peer| (self.volume.applied(peer.slot), peer))
-            .filter(|(applied, peer)| {
-                *applied > peer.durable() || complete && *applied > peer.complete()
-            })
             .collect();
+        // Asked after that: a change applied in between may want content that is not here.
+        let complete = self.volume.is_complete();
+        applied.retain(|(applied, peer)| {
+            *applied > peer.durable() || complete && *applied > peer.complete()
+        });
         if applied.is_empty() {
             return;
         }
