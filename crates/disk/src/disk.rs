@@ -183,6 +183,18 @@ pub trait DiskFile: Send + Sync {
         to_offset: u64,
         len: u64,
     ) -> io::Result<u64>;
+    /// Copies everything to the start of another file. Returns how many bytes that were.
+    fn copy_all_to(&self, to: &dyn DiskFile) -> io::Result<u64> {
+        let size = self.stat()?.size_bytes;
+        let mut at = 0;
+        while at < size {
+            match self.copy_range_to(at, to, at, size - at)? {
+                0 => break,
+                copied => at += copied,
+            }
+        }
+        Ok(at)
+    }
     /// Sets the permission bits.
     fn set_mode(&self, mode: u32) -> io::Result<()>;
     /// Sets owner and group; `u32::MAX` leaves one as it is.

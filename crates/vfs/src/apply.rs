@@ -299,18 +299,11 @@ impl Volume {
         ignore(self.disk.unlink(to), &[io::ErrorKind::NotFound])?;
         let source = self.disk.open(from)?;
         let target = self.disk.create(to, self.disk.stat(from)?.mode)?;
-        let size = source.stat()?.size_bytes;
-        let mut at = 0;
-        while at < size {
-            match source.copy_range_to(at, &*target, at, size - at)? {
-                0 => break,
-                copied => at += copied,
-            }
-        }
+        let copied = source.copy_all_to(&*target)?;
         if let Some(stands) = state.replica.tree.node(copy) {
             self.dress(&*target, stands.perm, stands.times)?;
         }
-        self.written_below(state, copy, at);
+        self.written_below(state, copy, copied);
         Ok(())
     }
 

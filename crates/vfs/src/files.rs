@@ -123,8 +123,13 @@ impl Volume {
     /// and who comes to write looks the name up again.
     fn is_only_kept(&self, node: NodeId) -> bool {
         let unlinked = self.read_state().replica.tree.node(node).is_some_and(|n| n.is_unlinked());
+        unlinked && !self.is_being_written(node)
+    }
+
+    /// Whether anybody has `node` open for writing.
+    pub(crate) fn is_being_written(&self, node: NodeId) -> bool {
         let written = |open: &Arc<OpenFile>| open.users.lock().writers > 0;
-        unlinked && !self.open_files.lock().get(&node).is_some_and(written)
+        self.open_files.lock().get(&node).is_some_and(written)
     }
 
     /// The open file of `node`, kept open until [`Volume::close_moment`].

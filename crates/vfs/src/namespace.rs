@@ -112,7 +112,7 @@ impl Volume {
     }
 
     /// Gives a fresh entry of the backing tree its owner, and the tree its node.
-    fn record_new(
+    pub(crate) fn record_new(
         &self,
         state: &mut State,
         parent: NodeId,
@@ -240,8 +240,7 @@ impl Volume {
             return Ok(());
         }
         let name = crate::serve::kept_name(&Holding::new(node, &file.content));
-        let still_written = |open: &Arc<OpenFile>| open.users.lock().writers > 0;
-        let kept = match self.open_files.lock().get(&node).is_some_and(still_written) {
+        let kept = match self.is_being_written(node) {
             true if file.content.size_bytes > KEEP_COPY_MAX_BYTES => return Ok(()),
             true => self.disk.keep_copy(path, &name),
             false => self.disk.keep_link(path, &name),

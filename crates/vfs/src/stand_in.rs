@@ -22,8 +22,7 @@ impl Volume {
         else {
             return Ok(false);
         };
-        let written = |open: &std::sync::Arc<crate::files::OpenFile>| open.users.lock().writers > 0;
-        if self.open_files.lock().get(&replaced).is_some_and(written) {
+        if self.is_being_written(replaced) {
             return Ok(false);
         }
         let Some(stands) = tree.node_mut(node) else { return Ok(false) };

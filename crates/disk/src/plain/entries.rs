@@ -198,16 +198,7 @@ impl Disk for PlainDisk {
     }
 
     fn keep_copy(&self, path: &Path, name: &str) -> io::Result<()> {
-        let (source, target) = (self.open(path)?, self.kept.create(name)?);
-        let size = source.stat()?.size_bytes;
-        let mut at = 0;
-        while at < size {
-            match source.copy_range_to(at, &target, at, size - at)? {
-                0 => break,
-                copied => at += copied,
-            }
-        }
-        Ok(())
+        self.open(path)?.copy_all_to(&self.kept.create(name)?).map(drop)
     }
 
     fn keep_restore(&self, name: &str, path: &Path) -> io::Result<()> {

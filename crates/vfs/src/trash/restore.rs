@@ -172,21 +172,7 @@ impl Volume {
         let above = state.replica.tree.node(parent).ok_or(Errno::Stale)?.perm;
         let perm = Perm { mode: above.mode & 0o777 | 0o700, ..above };
         self.disk.mkdir(&path, self.backing_mode(perm, Kind::Dir))?;
-        if self.privileged {
-            self.disk.set_owner(&path, perm.uid, perm.gid)?;
-        }
-        let (node, at) = (state.replica.new_node(), self.now());
-        let (body, times, xattrs) = (Body::Dir, Times::at(at), Vec::new());
-        state.replica.local(Op::Create {
-            node,
-            parent,
-            name: name.clone(),
-            body,
-            perm,
-            times,
-            xattrs,
-            at,
-        });
+        let node = self.record_new(state, parent, name.clone(), &path, Body::Dir, perm)?;
         if let Some(cache) = self.cache() {
             cache.invalidate_entry(parent, name.as_bytes());
             cache.invalidate_node(parent);
