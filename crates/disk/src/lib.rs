@@ -17,4 +17,4 @@ pub use disk::{AllocateMode, Disk, DiskFile, RenameMode, SeekWhat, XattrFlags};
 pub use plain::{DiskError, PlainDisk};
 pub use sparse::{punch, write_with_holes};
 pub use stat::{BackingStat, DiskUsage, FileType};
-pub use state::{Holding, StateBatch, StateDb, StateError, Whereabouts};
+pub use state::{Holding, StateBatch, StateDb, StateError, StateStore, Whereabouts};

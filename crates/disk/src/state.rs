@@ -48,6 +48,47 @@ impl StateBatch {
     }
 }
 
+/// What a volume needs of its state database: a simulated one can lose what was not synced.
+pub trait StateStore: Send + Sync + 'static {
+    /// Commits `batch` atomically. When this returns it survives `kill -9`, not yet a power cut.
+    /// After an error it is unknown whether it was committed; committing it again is harmless.
+    fn commit(&self, batch: &StateBatch) -> Result<(), StateError>;
+    /// Returns when everything committed is on stable storage.
+    fn sync(&self) -> Result<(), StateError>;
+    /// All nodes, in the order of their ids.
+    fn load_nodes(&self) -> Result<Vec<(NodeId, Vec<u8>)>, StateError>;
+    /// Log entries in order, starting at `from` or the first one after it.
+    fn read_log(
+        &self,
+        from: Sequence,
+        max_entries: usize,
+    ) -> Result<Vec<(Sequence, Vec<u8>)>, StateError>;
+    /// The first entry still in the log.
+    fn first_log(&self) -> Result<Option<Sequence>, StateError>;
+    /// The last entry in the log. `None` once everything is trimmed: whoever numbers entries
+    /// keeps the counter as a named value.
+    fn last_log(&self) -> Result<Option<Sequence>, StateError>;
+    /// A named value.
+    fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, StateError>;
+    /// All records whose names begin with `prefix`, in the order of their names.
+    fn records(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StateError>;
+    /// Writes down which chunks `content` of a node consists of; a hint, not synced.
+    fn hold(
+        &self,
+        holding: Holding,
+        content: &ContentRef,
+        manifest: &Manifest,
+    ) -> Result<(), StateError>;
+    /// Forgets a content of a node and where its chunks lie.
+    fn release(&self, holding: Holding) -> Result<(), StateError>;
+    /// The contents of `node` whose chunks are known.
+    fn holdings(&self, node: NodeId) -> Result<Vec<Holding>, StateError>;
+    /// A content of a node and its chunks, as written down.
+    fn held(&self, holding: Holding) -> Result<Option<(ContentRef, Manifest)>, StateError>;
+    /// At most `max` places where the chunk, or the content, of this hash may lie.
+    fn find_chunk(&self, hash: &[u8; 32], max: usize) -> Result<Vec<Whereabouts>, StateError>;
+}
+
 /// The state database of one volume. Methods may be called from several threads; they take turns.
 pub struct StateDb {
     dir: PathBuf,
@@ -73,28 +114,25 @@ impl StateDb {
         let unreadable = |source| StateError::Unreadable { dir: dir.into(), source };
         aside::set_aside(dir, now).map_err(unreadable)
     }
+}
 
-    /// Commits `batch` atomically. When this returns it survives `kill -9`, not yet a power cut.
-    /// After an error it is unknown whether it was committed; committing it again is harmless.
-    pub fn commit(&self, batch: &StateBatch) -> Result<(), StateError> {
+impl StateStore for StateDb {
+    fn commit(&self, batch: &StateBatch) -> Result<(), StateError> {
         if batch.is_empty() {
             return Ok(());
         }
         self.with(|opened| opened.commit(batch))
     }
 
-    /// Returns when everything committed is on stable storage.
-    pub fn sync(&self) -> Result<(), StateError> {
+    fn sync(&self) -> Result<(), StateError> {
         self.with(|opened| opened.sync())
     }
 
-    /// All nodes, in the order of their ids.
-    pub fn load_nodes(&self) -> Result<Vec<(NodeId, Vec<u8>)>, StateError> {
+    fn load_nodes(&self) -> Result<Vec<(NodeId, Vec<u8>)>, StateError> {
         self.with(|opened| opened.load_nodes())
     }
 
-    /// Log entries in order, starting at `from` or the first one after it.
-    pub fn read_log(
+    fn read_log(
         &self,
         from: Sequence,
         max_entries: usize,
@@ -102,29 +140,23 @@ impl StateDb {
         self.with(|opened| opened.read_log(from, max_entries))
     }
 
-    /// The first entry still in the log.
-    pub fn first_log(&self) -> Result<Option<Sequence>, StateError> {
+    fn first_log(&self) -> Result<Option<Sequence>, StateError> {
         self.with(|opened| Ok(opened.log_bounds().map(|(first, _)| first)))
     }
 
-    /// The last entry in the log. `None` once everything is trimmed: whoever numbers entries
-    /// keeps the counter as a named value.
-    pub fn last_log(&self) -> Result<Option<Sequence>, StateError> {
+    fn last_log(&self) -> Result<Option<Sequence>, StateError> {
         self.with(|opened| Ok(opened.log_bounds().map(|(_, last)| last)))
     }
 
-    /// A named value.
-    pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
+    fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
         self.with(|opened| opened.meta(key))
     }
 
-    /// All records whose names begin with `prefix`, in the order of their names.
-    pub fn records(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StateError> {
+    fn records(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StateError> {
         self.with(|opened| opened.records(prefix))
     }
 
-    /// Writes down which chunks `content` of a node consists of; a hint, not synced.
-    pub fn hold(
+    fn hold(
         &self,
         holding: Holding,
         content: &ContentRef,
@@ -133,26 +165,24 @@ impl StateDb {
         self.with(|opened| opened.hold(holding, content, manifest))
     }
 
-    /// Forgets a content of a node and where its chunks lie.
-    pub fn release(&self, holding: Holding) -> Result<(), StateError> {
+    fn release(&self, holding: Holding) -> Result<(), StateError> {
         self.with(|opened| opened.release(holding))
     }
 
-    /// The contents of `node` whose chunks are known.
-    pub fn holdings(&self, node: NodeId) -> Result<Vec<Holding>, StateError> {
+    fn holdings(&self, node: NodeId) -> Result<Vec<Holding>, StateError> {
         self.with(|opened| opened.holdings.of(node))
     }
 
-    /// A content of a node and its chunks, as written down.
-    pub fn held(&self, holding: Holding) -> Result<Option<(ContentRef, Manifest)>, StateError> {
+    fn held(&self, holding: Holding) -> Result<Option<(ContentRef, Manifest)>, StateError> {
         self.with(|opened| opened.holdings.read(holding))
     }
 
-    /// At most `max` places where the chunk, or the content, of this hash may lie.
-    pub fn find_chunk(&self, hash: &[u8; 32], max: usize) -> Result<Vec<Whereabouts>, StateError> {
+    fn find_chunk(&self, hash: &[u8; 32], max: usize) -> Result<Vec<Whereabouts>, StateError> {
         self.with(|opened| opened.holdings.find(hash, max))
     }
+}
 
+impl StateDb {
     /// Runs `call`, opening the database anew first if an earlier write failed.
     fn with<T>(&self, call: impl FnOnce(&mut Opened) -> Result<T, Fault>) -> Result<T, StateError> {
         let mut slot = self.opened.lock();

@@ -8,7 +8,7 @@ use lockstep_core::{NodeId, Op, limits};
 use lockstep_disk::{Description, describe};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Pause before a file that could not be described is tried again.
 const RETRY_MS: u64 = 1_000;
@@ -62,7 +62,7 @@ impl Volume {
     /// Describes an open file, with its writers waiting, and queues the change.
     pub(crate) fn describe_open(&self, open: &Arc<OpenFile>) {
         let Some(file) = open.resident() else { return };
-        let started = Instant::now();
+        let started = self.clock.running();
         let _writers_wait = open.writing.write();
         if !self.is_still_due(open.node) {
             return;
@@ -108,13 +108,13 @@ impl Volume {
         &self,
         node: NodeId,
         description: Description,
-        started: Instant,
+        started: Duration,
     ) -> Result<()> {
         let content = description.content;
         self.hold(node, &content, &description.manifest);
         let mut state = self.mutate()?;
         state.held.remove(&node);
-        let cost_ms = started.elapsed().as_millis() as u64;
+        let cost_ms = self.clock.running().saturating_sub(started).as_millis() as u64;
         state.announce.announced(node, self.now_ms(), cost_ms);
         let Some(stands) = state.replica.tree.node_mut(node) else { return Ok(()) };
         if stands.links.is_empty() {

@@ -1,6 +1,7 @@
 //! Bringing a peer up to date by state: digests of all nodes, and the states and removals that
 //! differ. The decisions are [`lockstep_core::Replica`]'s.
 
+use crate::clock::Clock;
 use crate::volume::Volume;
 use lockstep_core::tree::{Node, NodeState};
 use lockstep_core::{
@@ -8,8 +9,6 @@ use lockstep_core::{
     Timespec, Version,
 };
 use std::collections::BTreeSet;
-use std::hash::{BuildHasher, RandomState};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Milliseconds from 1970 to 2025: node counters have 48 bits and start above 64 per millisecond since.
 const NODE_EPOCH_MS: u64 = 1_735_689_600_000;
@@ -17,12 +16,10 @@ const NODE_EPOCH_MS: u64 = 1_735_689_600_000;
 /// Numbers above all that were drawn in runs before this one, even by a state that was lost or is
 /// newer than this copy of it: runs start by the clock, and none draws 64 nodes or 1,024 Lamport
 /// times in each millisecond of its life.
-pub(crate) fn start_of_run() -> Start {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let random = RandomState::new().hash_one(since_1970);
-    let ms = since_1970.as_millis() as u64;
+pub(crate) fn start_of_run(clock: &dyn Clock) -> Start {
+    let ms = clock.wall().as_millis() as u64;
     let node = (ms.saturating_sub(NODE_EPOCH_MS) << 6).min(NodeId::COUNTER_MAX / 2);
-    Start { incarnation: random | 1, node, lamport: ms << 10 }
+    Start { incarnation: clock.random() | 1, node, lamport: ms << 10 }
 }
 
 /// One part of an exchange of state.

@@ -8,7 +8,7 @@ use lockstep_core::{
     Change, Counters, Drained, NodeId, Perm, Replica, Sequence, Slot, Times, Tree,
 };
 use lockstep_disk::Disk;
-use lockstep_disk::state::{StateBatch, StateDb};
+use lockstep_disk::state::{StateBatch, StateStore};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -222,7 +222,7 @@ pub(crate) struct Loaded {
 
 /// The replica as it was written down last, or a new one.
 pub(crate) fn load(
-    db: &StateDb,
+    db: &dyn StateStore,
     slot: Slot,
     disk: &dyn Disk,
 ) -> std::result::Result<Loaded, OpenError> {
@@ -262,7 +262,7 @@ pub(crate) fn load(
 }
 
 /// Every entry of the log is what was written down.
-fn check_log(db: &StateDb) -> std::result::Result<(), OpenError> {
+fn check_log(db: &dyn StateStore) -> std::result::Result<(), OpenError> {
     let mut from = Sequence(0);
     loop {
         let entries = db.read_log(from, LOG_PART)?;

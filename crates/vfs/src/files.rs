@@ -8,7 +8,7 @@ use lockstep_disk::DiskFile;
 use parking_lot::{Mutex, RwLock};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const O_ACCMODE: i32 = 0o3;
 const O_WRONLY: i32 = 0o1;
@@ -44,8 +44,8 @@ pub(crate) struct OpenFile {
 pub(crate) struct Users {
     pub handles: usize,
     pub writers: usize,
-    /// When the handles still open were opened, the last ones only.
-    pub opened: Vec<(u64, Instant)>,
+    /// When the handles still open were opened by the volume's clock, the last ones only.
+    pub opened: Vec<(u64, Duration)>,
 }
 
 /// One open file description.
@@ -70,11 +70,11 @@ impl OpenFile {
         self.file.read().clone()
     }
 
-    /// How long until no reader is in the middle of reading.
-    pub(crate) fn readers_done_in(&self) -> Option<Duration> {
+    /// How long from `now` until no reader is in the middle of reading.
+    pub(crate) fn readers_done_in(&self, now: Duration) -> Option<Duration> {
         let users = self.users.lock();
         let newest = users.opened.iter().map(|(_, at)| *at).max()?;
-        READER_GRACE.checked_sub(newest.elapsed()).filter(|left| !left.is_zero())
+        READER_GRACE.checked_sub(now.saturating_sub(newest)).filter(|left| !left.is_zero())
     }
 }
 
@@ -174,15 +174,16 @@ impl Volume {
         let resident =
             state.replica.tree.node(node).and_then(|n| n.file()).is_some_and(|f| f.resident);
         if resident && let Ok(file) = self.disk.open(path) {
-            state.replaced.push_back((Instant::now(), node, file));
+            state.replaced.push_back((self.clock.running(), node, file));
         }
     }
 
     /// Lets go of files that were replaced a while ago.
     pub(crate) fn drop_replaced(&self, state: &mut State) {
+        let now = self.clock.running();
         let old = |state: &State| {
             let oldest = state.replaced.front();
-            oldest.is_some_and(|(at, ..)| at.elapsed() > REPLACED_GRACE)
+            oldest.is_some_and(|(at, ..)| now.saturating_sub(*at) > REPLACED_GRACE)
         };
         while state.replaced.len() >= REPLACED_MAX || old(state) {
             state.replaced.pop_front();
@@ -203,11 +204,12 @@ impl Volume {
         let id = self.new_handle();
         let writable = matches!(flags & O_ACCMODE, O_WRONLY | O_RDWR);
         {
+            let now = self.clock.running();
             let mut users = open.users.lock();
             users.handles += 1;
             users.writers += usize::from(writable);
-            users.opened.retain(|(_, at)| at.elapsed() < READER_GRACE);
-            users.opened.push((id, Instant::now()));
+            users.opened.retain(|(_, at)| now.saturating_sub(*at) < READER_GRACE);
+            users.opened.push((id, now));
         }
         let handle = Handle { id, open: open.clone(), writable };
         self.handles.write().insert(id, Arc::new(handle));

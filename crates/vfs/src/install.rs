@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a read of absent bytes waits while no peer is connected, before it fails with `EIO`.
 const OFFLINE_WAIT: Duration = Duration::from_secs(5);
@@ -140,12 +140,12 @@ impl Volume {
     }
 
     fn wait_for_readers(&self, open: &OpenFile) {
-        let deadline = Instant::now() + crate::files::READER_GRACE;
-        while let Some(left) = open.readers_done_in() {
-            if Instant::now() >= deadline {
+        let deadline = self.clock.running() + crate::files::READER_GRACE;
+        while let Some(left) = open.readers_done_in(self.clock.running()) {
+            if self.clock.running() >= deadline {
                 return;
             }
-            self.replacing.wait_change(left);
+            self.clock.pause(left, &mut |left| self.replacing.wait_change(left));
         }
     }
 
@@ -322,7 +322,7 @@ impl Volume {
         offset: u64,
     ) -> Result<Waited> {
         let received = || self.transfers.counts.received_bytes.load(Ordering::Relaxed);
-        let (mut deadline, mut before) = (Instant::now() + ABSENT_WAIT, received());
+        let (mut deadline, mut before) = (self.clock.running() + ABSENT_WAIT, received());
         let mut asked = None;
         loop {
             if let Some(file) = open.resident() {
@@ -353,14 +353,14 @@ impl Volume {
                 self.transfers.queue(open.node, true);
                 asked = Some(wanted);
             }
-            if self.transfers.offline_for(self.started) > OFFLINE_WAIT || Instant::now() > deadline
-            {
+            let now = self.clock.running();
+            if self.transfers.offline_for(now, self.started) > OFFLINE_WAIT || now > deadline {
                 return Err(Errno::Io);
             }
             if received() != before {
-                (deadline, before) = (Instant::now() + ABSENT_WAIT, received());
+                (deadline, before) = (now + ABSENT_WAIT, received());
             }
-            self.transfers.wait_progress(LOOK_AGAIN);
+            self.clock.pause(LOOK_AGAIN, &mut |pause| self.transfers.wait_progress(pause));
         }
     }
 }

@@ -14,6 +14,7 @@ mod announce;
 mod apply;
 mod attributes;
 mod catch_up;
+mod clock;
 mod commit;
 mod compare;
 mod conflicts;
@@ -45,6 +46,7 @@ mod xattrs;
 
 pub use apply::{ApplyError, Incoming};
 pub use catch_up::Told;
+pub use clock::{Clock, SystemClock};
 pub use compare::{Ask, Differing};
 pub use conflicts::{Conflict, Keep, ResolveError, Resolved};
 pub use errno::{Errno, Result};

@@ -7,7 +7,7 @@
 use crate::volume::{State, Volume};
 use lockstep_core::tree::Node;
 use lockstep_core::{NodeId, Tree};
-use lockstep_disk::state::{StateBatch, StateDb, StateError};
+use lockstep_disk::state::{StateBatch, StateError, StateStore};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -55,7 +55,7 @@ pub struct Extent {
 }
 
 impl Residency {
-    pub(crate) fn load(db: &StateDb) -> Result<Residency, StateError> {
+    pub(crate) fn load(db: &dyn StateStore) -> Result<Residency, StateError> {
         let mut residency = Residency::default();
         for (name, value) in db.records(RECORD_PREFIX)? {
             let node = name.strip_prefix(RECORD_PREFIX).map(|n| u64::from_str_radix(n, 16));

@@ -6,10 +6,10 @@ use crate::transfer::Transfer;
 use lockstep_core::{ContentRef, NodeId, limits};
 use lockstep_disk::chunk::CHUNK_AVG_BYTES;
 use parking_lot::{Condvar, Mutex};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Chunks, about, of all contents fetched in the background at a time: a huge one is alone. Each
 /// takes 45 bytes of memory.
@@ -43,11 +43,11 @@ struct Queues {
     claimed: HashMap<NodeId, u64>,
     /// Files that have temporary files of contents no longer wanted: the chunks in them serve
     /// their successor.
-    superseded: HashSet<NodeId>,
+    superseded: BTreeSet<NodeId>,
     /// Temporary files of small contents no longer wanted, which serve nobody.
     left: Vec<String>,
-    /// When a peer that can answer was last connected; `None` while one is.
-    offline_since: Option<Option<Instant>>,
+    /// When a peer that can answer was last connected, by the volume's clock; `None` while one is.
+    offline_since: Option<Option<Duration>>,
 }
 
 impl Queues {
@@ -227,23 +227,23 @@ impl Transfers {
     }
 
     /// Tells whether a peer that can answer is connected.
-    pub fn set_online(&self, online: bool) {
+    pub(crate) fn set_online(&self, online: bool, now: Duration) {
         let mut queues = self.queues.lock();
         queues.offline_since = match (online, queues.offline_since) {
             (true, _) => Some(None),
             (false, Some(Some(since))) => Some(Some(since)),
-            (false, _) => Some(Some(Instant::now())),
+            (false, _) => Some(Some(now)),
         };
         drop(queues);
         self.changed.notify_all();
     }
 
     /// For how long no peer has been connected; zero while one is.
-    pub(crate) fn offline_for(&self, since_start: Instant) -> Duration {
+    pub(crate) fn offline_for(&self, now: Duration, start: Duration) -> Duration {
         match self.queues.lock().offline_since {
             Some(None) => Duration::ZERO,
-            Some(Some(since)) => since.elapsed(),
-            None => since_start.elapsed(),
+            Some(Some(since)) => now.saturating_sub(since),
+            None => now.saturating_sub(start),
         }
     }
 

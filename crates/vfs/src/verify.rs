@@ -14,7 +14,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Differences that are named; the rest is counted.
 pub const DIFFERENCES_MAX: usize = 1_000;
@@ -111,7 +111,7 @@ impl Volume {
         let mut verified = Verified { complete: true, ..Verified::default() };
         let mut dirs = vec![NodeId::ROOT];
         while let Some(dir) = dirs.pop() {
-            let (listing, took) = timed(|| self.verify_names(dir));
+            let (listing, took) = self.timed(|| self.verify_names(dir));
             if !listing.differences.is_empty() {
                 let again = self.verify_names(dir).differences;
                 verified.add(listing.differences.into_iter().filter(|d| again.contains(d)));
@@ -231,10 +231,11 @@ impl Volume {
         verified: &mut Verified,
     ) -> Option<Difference> {
         let expected = self.expected(*node, path)?;
-        let worked_since = Cell::new(Instant::now());
+        let worked_since = Cell::new(self.clock.running());
         let stop = || {
-            goes_on.set(goes_on.get() && pace(worked_since.get().elapsed()));
-            worked_since.set(Instant::now());
+            let worked = self.clock.running().saturating_sub(worked_since.get());
+            goes_on.set(goes_on.get() && pace(worked));
+            worked_since.set(self.clock.running());
             !goes_on.get()
         };
         let size = expected.0.size_bytes;
@@ -255,6 +256,12 @@ impl Volume {
         // Whoever wrote to it or moved it meanwhile is right.
         let settled = self.expected(*node, path) == Some(expected);
         mismatch.filter(|_| settled).map(|mismatch| Difference { path: path.clone(), mismatch })
+    }
+
+    fn timed<T>(&self, work: impl FnOnce() -> T) -> (T, Duration) {
+        let start = self.clock.running();
+        let done = work();
+        (done, self.clock.running().saturating_sub(start))
     }
 
     /// What `node` should hold below under its name `path`, if that is known just now.
@@ -283,10 +290,4 @@ impl Verified {
 
 fn unreadable(error: &io::Error) -> Mismatch {
     Mismatch::Unreadable { reason: error.to_string() }
-}
-
-fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
-    let start = Instant::now();
-    let done = work();
-    (done, start.elapsed())
 }

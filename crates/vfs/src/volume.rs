@@ -1,5 +1,6 @@
 //! One volume: its state, the disk below it, and what is open.
 
+use crate::clock::{Clock, SystemClock};
 use crate::errno::{Errno, Result};
 use crate::files::{Handle, OpenFile};
 use crate::request::{KernelCache, Stat};
@@ -7,14 +8,14 @@ use crate::residency::Residency;
 use crate::signal::{Replacing, Signal};
 use crate::transfers::Transfers;
 use lockstep_core::{Announcements, EntryName, NodeId, Replica, Slot, Timespec, limits};
-use lockstep_disk::state::{StateDb, StateError};
+use lockstep_disk::state::{StateError, StateStore};
 use lockstep_disk::{Disk, DiskFile, DiskUsage};
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Where a volume's first content comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,7 +76,8 @@ pub struct VolumeStatus {
 /// A volume as its local callers and its pump see it. See the crate's documentation for locks.
 pub struct Volume {
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) db: StateDb,
+    pub(crate) db: Box<dyn StateStore>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// Drained and not yet written down, in order.
     pub(crate) committing: Mutex<Vec<crate::commit::Step>>,
     state: RwLock<State>,
@@ -92,7 +94,8 @@ pub struct Volume {
     pub(crate) drained_lock: Mutex<()>,
     pub(crate) replacing: Arc<Replacing>,
     pub(crate) privileged: bool,
-    pub(crate) started: Instant,
+    /// When it was opened, by its clock.
+    pub(crate) started: Duration,
     pub(crate) log_grown: Signal,
     pub(crate) closing: AtomicBool,
     /// Changes kept in the log for peers that are away, at most.
@@ -119,7 +122,7 @@ pub(crate) struct State {
     pub pending_since_ms: Option<u64>,
     /// Files just replaced by a rename, still open below: a caller that has looked the name up may
     /// open what it found, as on any filesystem.
-    pub replaced: VecDeque<(Instant, NodeId, Arc<dyn DiskFile>)>,
+    pub replaced: VecDeque<(Duration, NodeId, Arc<dyn DiskFile>)>,
     /// Removed nodes that are forgotten at the next trim.
     pub retiring: Option<BTreeSet<NodeId>>,
     /// Effects of applied changes that the disk has refused so far, in order.
@@ -139,23 +142,36 @@ impl Volume {
     /// backing tree, and takes in what differs as local changes.
     pub fn start(
         disk: Arc<dyn Disk>,
-        db: StateDb,
+        db: impl StateStore,
+        slot: Slot,
+        host: &str,
+        origin: Origin,
+    ) -> std::result::Result<Arc<Volume>, OpenError> {
+        let clock = Arc::new(SystemClock::default());
+        Volume::start_by(clock, disk, Box::new(db), slot, host, origin)
+    }
+
+    /// The same, by a clock that is not the system's.
+    pub fn start_by(
+        clock: Arc<dyn Clock>,
+        disk: Arc<dyn Disk>,
+        db: Box<dyn StateStore>,
         slot: Slot,
         host: &str,
         origin: Origin,
     ) -> std::result::Result<Arc<Volume>, OpenError> {
         let crate::commit::Loaded { mut replica, known, inodes } =
-            crate::commit::load(&db, slot, &*disk)?;
-        replica.start(crate::catch_up::start_of_run());
+            crate::commit::load(&*db, slot, &*disk)?;
+        replica.start(crate::catch_up::start_of_run(&*clock));
         let began_without_state = !known && origin == Origin::Existing;
         if began_without_state {
             replica.start_without_state();
         }
         replica.tree.name_host(slot, host);
-        let residency = Residency::load(&db)?;
+        let residency = Residency::load(&*db)?;
         let mut wanted = crate::scan::wanted(&replica);
         wanted.retain(|node| residency.is_due(&replica.tree, *node));
-        let trash = crate::trash::load(db.records("trash/")?, &*disk, wall_clock())?;
+        let trash = crate::trash::load(db.records("trash/")?, &*disk, time_of_day(&*clock))?;
         let state = State {
             replica,
             announce: Announcements::default(),
@@ -188,7 +204,8 @@ impl Volume {
             drained_lock: Mutex::new(()),
             replacing: Arc::default(),
             privileged: rustix::process::geteuid().is_root(),
-            started: Instant::now(),
+            started: clock.running(),
+            clock,
             log_grown: Signal::default(),
             closing: AtomicBool::new(false),
             log_kept_max: AtomicU64::new(limits::LOG_KEPT_MAX),
@@ -252,15 +269,20 @@ impl Volume {
     }
 
     pub(crate) fn now(&self) -> Timespec {
-        wall_clock()
+        time_of_day(&*self.clock)
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        self.clock.running().as_millis() as u64
     }
 
     pub(crate) fn new_handle(&self) -> u64 {
         self.next_handle.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Tells whether a peer that can answer is connected.
+    pub fn set_online(&self, online: bool) {
+        self.transfers.set_online(online, self.clock.running());
     }
 
     /// `statvfs` of the disk below.
@@ -293,8 +315,8 @@ impl Volume {
     }
 }
 
-fn wall_clock() -> Timespec {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+fn time_of_day(clock: &dyn Clock) -> Timespec {
+    let now = clock.wall();
     Timespec { secs: now.as_secs() as i64, nanos: now.subsec_nanos() }
 }
 

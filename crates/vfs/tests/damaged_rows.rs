@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use lockstep_core::{NodeId, Sequence, Slot};
-use lockstep_disk::{PlainDisk, StateBatch, StateDb};
+use lockstep_disk::{PlainDisk, StateBatch, StateDb, StateStore};
 use lockstep_vfs::{Caller, OpenError, Origin, Volume};
 use std::path::Path;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use crate::{assert_holds_exactly, numbered};
 use lockstep_core::Sequence;
-use lockstep_disk::{StateDb, StateError};
+use lockstep_disk::{StateDb, StateError, StateStore};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

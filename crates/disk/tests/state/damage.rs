@@ -2,7 +2,7 @@
 
 use crate::numbered;
 use lockstep_core::{NodeId, Sequence};
-use lockstep_disk::{StateBatch, StateDb, StateError};
+use lockstep_disk::{StateBatch, StateDb, StateError, StateStore};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;

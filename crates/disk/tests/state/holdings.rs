@@ -1,7 +1,7 @@
 //! Which chunks lie where.
 
 use lockstep_core::{ChunkRef, ContentRef, Manifest, NodeId};
-use lockstep_disk::{Holding, StateDb, Whereabouts, describe_bytes};
+use lockstep_disk::{Holding, StateDb, StateStore, Whereabouts, describe_bytes};
 
 fn content(chunks: &[u8]) -> (ContentRef, Manifest) {
     let chunk = |n: &u8| ChunkRef { len_bytes: 10, hash: [*n; 32] };

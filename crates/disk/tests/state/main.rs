@@ -8,7 +8,7 @@ mod holdings;
 mod store;
 
 use lockstep_core::{NodeId, Sequence};
-use lockstep_disk::{StateBatch, StateDb};
+use lockstep_disk::{StateBatch, StateDb, StateStore};
 
 /// A batch with one log entry, one node and one named value, all telling its number.
 fn numbered(number: u64) -> StateBatch {

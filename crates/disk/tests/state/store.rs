@@ -2,7 +2,7 @@
 
 use crate::{assert_holds_exactly, numbered};
 use lockstep_core::{NodeId, Sequence, Slot};
-use lockstep_disk::{StateBatch, StateDb};
+use lockstep_disk::{StateBatch, StateDb, StateStore};
 use tempfile::TempDir;
 
 fn log_of(db: &StateDb) -> Vec<u64> {

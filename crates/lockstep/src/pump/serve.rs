@@ -64,7 +64,7 @@ impl Pump {
             return;
         }
         peer.session_up(link);
-        self.volume.transfers.set_online(true);
+        self.volume.set_online(true);
         self.volume.queue_wanted();
         self.volume.wake_log();
     }
@@ -74,7 +74,7 @@ impl Pump {
         if let Ok(peer) = self.peer(id)
             && peer.session_down(session)
         {
-            self.volume.transfers.set_online(self.any_link().is_some());
+            self.volume.set_online(self.any_link().is_some());
         }
     }
 
