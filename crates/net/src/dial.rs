@@ -7,7 +7,9 @@ pub(crate) use keep::Rediallers;
 use crate::greeting::Greeting;
 use crate::http2::{self, Caller};
 use crate::lane::{Alpn, Purpose};
-use crate::limits::{ADDRESS_STAGGER, ASSEMBLY_DEADLINE, MESSAGE_BYTES_MAX, OPENING_CALL_DEADLINE};
+use crate::limits::{
+    ADDRESS_STAGGER, ASSEMBLY_DEADLINE, MESSAGE_BYTES_MAX, OPENING_CALL_DEADLINE, UNANSWERED_AFTER,
+};
 use crate::link::{self, Link};
 use crate::message::{PairGrant, PairRequest};
 use crate::peers::{Dialing, Peers};
@@ -17,10 +19,11 @@ use crate::tls::{self, DialError, Secured};
 use crate::wire::proto;
 use crate::{Identity, PeerService, Refusal, Result, entropy};
 use lockstep_core::{PeerId, VolumeId};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 /// Who dials, and for whom it serves the lanes on which the peer calls back.
 pub(crate) struct Dialler {
@@ -136,25 +139,33 @@ impl Dialler {
         Ok(())
     }
 
-    /// The first address that answers with the right key.
+    /// The first address that answers with the right key. All are tried again and again until each
+    /// has refused, or has not answered in time.
     async fn reach(&self, peer: PeerId, addrs: &[SocketAddr], alpn: Alpn) -> Result<Secured> {
         let mut attempts = JoinSet::new();
-        for (nth, address) in addrs.iter().copied().enumerate() {
-            let identity = self.identity.clone();
-            attempts.spawn(async move {
-                sleep(ADDRESS_STAGGER * nth as u32).await;
-                tls::dial(&identity, peer, address, alpn).await
-            });
-        }
-        let mut refusals = Vec::new();
-        while let Some(attempt) = attempts.join_next().await {
-            match attempt {
-                Ok(Ok(lane)) => return Ok(lane),
-                Ok(Err(error)) => refusals.push(Refusal::from(error)),
-                Err(_) => refusals.push(Refusal::Internal("dialling failed".into())),
+        let mut refusals = BTreeMap::new();
+        let mut again = interval(UNANSWERED_AFTER);
+        while addrs.iter().any(|address| !refusals.contains_key(address)) {
+            tokio::select! {
+                _ = again.tick() => {
+                    for (nth, address) in addrs.iter().copied().enumerate() {
+                        let identity = self.identity.clone();
+                        attempts.spawn(async move {
+                            sleep(ADDRESS_STAGGER * nth as u32).await;
+                            (address, tls::dial(&identity, peer, address, alpn).await)
+                        });
+                    }
+                }
+                Some(attempt) = attempts.join_next() => match attempt {
+                    Ok((_, Ok(lane))) => return Ok(lane),
+                    Ok((address, Err(error))) => {
+                        refusals.entry(address).or_insert(Refusal::from(error));
+                    }
+                    Err(_) => return Err(Refusal::Internal("dialling failed".into())),
+                },
             }
         }
-        Err(all_failed(refusals))
+        Err(all_failed(refusals.into_values().collect()))
     }
 }
 

@@ -19,10 +19,18 @@ pub(crate) const ASSEMBLY_DEADLINE: Duration = Duration::from_secs(10);
 pub(crate) const OPENING_CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// The second address is tried when the first has not answered for this long.
 pub(crate) const ADDRESS_STAGGER: Duration = Duration::from_millis(250);
-/// First pause between two attempts to reach a peer; doubles up to [`BACKOFF_MAX`].
+/// An address that has not answered for this long is tried again beside the first try: a path that
+/// comes back is found at once, not when TCP thinks of it.
+pub(crate) const UNANSWERED_AFTER: Duration = Duration::from_millis(400);
+/// First pause between the beginnings of two attempts to reach a peer; doubles up to
+/// [`BACKOFF_LATELY_MAX`].
 pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// Longest pause between two attempts to reach a peer.
+/// Longest such pause while the peer was there less than [`LATELY`] ago.
+pub(crate) const BACKOFF_LATELY_MAX: Duration = Duration::from_millis(350);
+/// Longest such pause after that.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long a cut may last so that its end is noticed within half a second.
+pub(crate) const LATELY: Duration = Duration::from_secs(300);
 /// A session that lived this long starts the back-off afresh.
 pub(crate) const SETTLED_AFTER: Duration = Duration::from_secs(1);
 

@@ -12,6 +12,7 @@ use lockstep_disk::{DiskFile, RenameMode, XattrFlags, describe_bytes};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A change as it came, with the content if it travelled inside.
 #[derive(Clone, Debug)]
@@ -39,6 +40,13 @@ pub enum ApplyError {
     /// The disk refused; the change stays to be applied.
     #[error("the disk refused: {0}")]
     Disk(#[source] io::Error),
+}
+
+/// Changes of peers since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    applied: AtomicU64,
+    repeated: AtomicU64,
 }
 
 /// What the kernel has to forget.
@@ -69,9 +77,16 @@ impl Volume {
         result
     }
 
-    /// Last change of `peer` applied and written down here.
+    /// Last change of `peer` applied and written down here: a crash does not take it back.
     pub fn applied(&self, peer: Slot) -> Sequence {
-        self.read_state().replica.applied(peer)
+        self.applied.lock().get(&peer).copied().unwrap_or_default().seq
+    }
+
+    /// Changes of peers' logs that were applied since the start, and those that came again and were
+    /// skipped.
+    pub fn applied_and_repeated(&self) -> (u64, u64) {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (read(&self.tally.applied), read(&self.tally.repeated))
     }
 
     /// A local edit of a file that the change touches is announced first: then both are versions.
@@ -98,7 +113,10 @@ impl Volume {
     ) -> Result<(), ApplyError> {
         for incoming in changes {
             match state.replica.expects(peer, &incoming.change) {
-                Err(OutOfOrder::Duplicate(_)) => continue,
+                Err(OutOfOrder::Duplicate(_)) => {
+                    self.tally.repeated.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
                 Err(OutOfOrder::Gap { expected, got }) => {
                     return Err(ApplyError::Gap { expected, got });
                 }
@@ -110,6 +128,9 @@ impl Volume {
             }
             let hidden = self.hidden_by(state, &incoming.change);
             let Ok(effects) = state.replica.apply_remote(peer, &incoming.change) else { continue };
+            if !matches!(incoming.change.op, Op::Exchange(_)) {
+                self.tally.applied.fetch_add(1, Ordering::Relaxed);
+            }
             state.hidden.extend(hidden);
             state.effects.extend(effects);
             state.effects.extend(state.replica.take_consequences());

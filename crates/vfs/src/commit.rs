@@ -55,6 +55,7 @@ impl Volume {
                 return Err(error.into());
             }
             let written = queue.remove(0);
+            self.applied.lock().clone_from(&written.drained.counters.applied);
             self.write_state().replica.log.append(written.drained.changes);
             self.drained.notify_all();
             self.log_grown.raise();

@@ -7,11 +7,11 @@ use crate::request::{KernelCache, Stat};
 use crate::residency::Residency;
 use crate::signal::{Replacing, Signal};
 use crate::transfers::Transfers;
-use lockstep_core::{Announcements, EntryName, NodeId, Replica, Slot, Timespec, limits};
+use lockstep_core::{Announcements, EntryName, LogCursor, NodeId, Replica, Slot, Timespec, limits};
 use lockstep_disk::state::{StateError, StateStore};
 use lockstep_disk::{Disk, DiskFile, DiskUsage};
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -80,6 +80,9 @@ pub struct Volume {
     pub(crate) clock: Arc<dyn Clock>,
     /// Drained and not yet written down, in order.
     pub(crate) committing: Mutex<Vec<crate::commit::Step>>,
+    /// Of each peer's log: what is applied here and written down.
+    pub(crate) applied: Mutex<BTreeMap<Slot, LogCursor>>,
+    pub(crate) tally: crate::apply::Tally,
     state: RwLock<State>,
     pub(crate) handles: RwLock<HashMap<u64, Arc<Handle>>>,
     pub(crate) open_files: Mutex<HashMap<NodeId, Arc<OpenFile>>>,
@@ -192,6 +195,8 @@ impl Volume {
             disk,
             db,
             committing: Mutex::default(),
+            applied: Mutex::default(),
+            tally: Default::default(),
             state: RwLock::new(state),
             handles: RwLock::default(),
             open_files: Mutex::default(),

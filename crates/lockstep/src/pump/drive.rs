@@ -22,6 +22,10 @@ impl Pump {
 
     /// Numbers changes when they are due, and does what is to be done now and then.
     pub(super) fn drive(&self) {
+        // What earlier runs wrote down counts as durable again as soon as it is.
+        if let Err(error) = self.volume.make_durable() {
+            tracing::warn!(%error, "what was written down before is not durable yet");
+        }
         let (mut durable_at, mut trimmed_at) = (Instant::now(), Instant::now());
         while !self.is_closing() {
             let sleep = match self.volume.commit_due() {

@@ -102,7 +102,7 @@ pub struct Cursors {
     pub acknowledged_durable: u64,
     /// The same with all content.
     pub acknowledged_complete: u64,
-    /// Of the peer's log: applied here.
+    /// Of the peer's log: applied and written down here.
     pub applied: u64,
 }
 
@@ -151,7 +151,6 @@ pub(crate) struct Counters {
     pub changes_sent: std::sync::atomic::AtomicU64,
     pub batch_peak: std::sync::atomic::AtomicU64,
     pub in_flight_peak: std::sync::atomic::AtomicU64,
-    pub changes_applied: std::sync::atomic::AtomicU64,
     /// Times that a peer was told the state instead of the log.
     pub state_exchanges: std::sync::atomic::AtomicU64,
     /// Nodes and removals told so.
@@ -333,13 +332,15 @@ impl Pump {
 
     fn figures(&self, nodes: u64) -> Vec<(&'static str, u64)> {
         let read = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
+        let (applied, repeated) = self.volume.applied_and_repeated();
         let mut figures = vec![
             ("nodes", nodes),
             ("batches_sent", read(&self.counters.batches_sent)),
             ("changes_sent", read(&self.counters.changes_sent)),
             ("batch_notifications_peak", read(&self.counters.batch_peak)),
             ("batches_in_flight_peak", read(&self.counters.in_flight_peak)),
-            ("changes_applied", read(&self.counters.changes_applied)),
+            ("changes_applied", applied),
+            ("changes_repeated", repeated),
             ("log_entries", self.volume.log_entries()),
             ("state_exchanges", read(&self.counters.state_exchanges)),
             ("state_changes_sent", read(&self.counters.state_changes_sent)),

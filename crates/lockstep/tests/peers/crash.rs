@@ -3,6 +3,7 @@
 //! `LOCKSTEP_CRASH_ROUNDS` rounds (4 if not set) from the seed `LOCKSTEP_CRASH_SEED` (1); a round that
 //! fails says its seed. `scripts/crash` runs many.
 
+use crate::support::dice::Dice;
 use crate::support::git::Git;
 use crate::support::pair::{Layout, Pair};
 use crate::support::peer::Peer;
@@ -19,23 +20,10 @@ const ROUNDS_PER_PAIR: u64 = 4;
 /// The daemon dies at most this long after the work began.
 const KILL_WITHIN_MS: u64 = 700;
 
-/// SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
-
 /// What was synced, by path in the volume.
 type Synced = Mutex<BTreeMap<PathBuf, Vec<u8>>>;
 
-fn from_environment(name: &str, otherwise: u64) -> u64 {
+pub fn from_environment(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 

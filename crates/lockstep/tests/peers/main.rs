@@ -12,6 +12,8 @@ mod commands;
 mod conflicts;
 mod content;
 mod crash;
+mod cursors;
+mod cuts;
 mod git_apart;
 mod git_large;
 mod git_small;

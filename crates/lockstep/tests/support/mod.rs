@@ -1,8 +1,10 @@
 //! Two real daemons of this binary on loopback, with real mounts, driven through the real command line.
 
 pub mod command;
+pub mod dice;
 pub mod environment;
 pub mod git;
+pub mod line;
 pub mod mapping;
 pub mod pair;
 pub mod peer;

@@ -1,7 +1,7 @@
 //! Keeping one session up for ever with each peer that is wanted.
 
 use super::Dialler;
-use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, SETTLED_AFTER};
+use crate::limits::{BACKOFF_LATELY_MAX, BACKOFF_MAX, BACKOFF_MIN, LATELY, SETTLED_AFTER};
 use crate::peers::PeerSlot;
 use crate::{Refusal, entropy};
 use lockstep_core::{PeerId, VolumeId};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 /// A peer and volume to keep a session with.
 pub(crate) type Wanted = (PeerId, VolumeId);
@@ -90,36 +90,36 @@ struct Keeper {
 
 impl Keeper {
     async fn run(mut self) {
-        let mut backoff = Backoff::new();
+        let (mut backoff, mut next) = (Backoff::new(), Instant::now());
         loop {
             // Whoever dialled it: while a session is up there is nothing to do.
+            let before = Instant::now();
             self.slot.wait_down().await;
-            if self.attempt().await {
-                let up = Instant::now();
-                self.slot.wait_down().await;
-                if up.elapsed() >= SETTLED_AFTER {
-                    backoff = Backoff::new();
-                }
+            if before.elapsed() >= SETTLED_AFTER {
+                backoff = Backoff::new();
             }
             tokio::select! {
-                _ = sleep(backoff.pause()) => {}
-                _ = self.slot.wait_up() => {}
+                _ = sleep_until(next) => {}
+                _ = self.slot.wait_up() => continue,
                 changed = self.addrs.changed() => match changed {
                     Ok(()) => backoff = Backoff::new(),
                     Err(_) => return,
                 },
             }
+            // From the beginning of an attempt: one that nobody answers is pause enough.
+            next = Instant::now() + backoff.pause();
+            self.attempt().await;
         }
     }
 
-    /// Whether a session came up, ours or the peer's.
-    async fn attempt(&mut self) -> bool {
+    /// Until a session is up, ours or the peer's, or has failed to come up.
+    async fn attempt(&mut self) {
         let addrs = self.addrs.borrow_and_update().clone();
         let attempt = tokio::select! {
             attempt = self.dialler.attempt(self.wanted.0, self.wanted.1, &addrs) => attempt,
             _ = self.slot.wait_up() => {
                 self.problem.send_replace(None);
-                return true;
+                return;
             }
         };
         let established = match attempt {
@@ -127,22 +127,17 @@ impl Keeper {
             Err(refusal) => Err(refusal),
         };
         match established {
-            Ok(link) => {
-                self.problem.send_replace(None);
-                link.is_alive()
-            }
-            Err(refusal) => {
-                self.report(refusal);
-                false
-            }
+            Ok(_) => drop(self.problem.send_replace(None)),
+            Err(refusal) => self.report(refusal),
         }
     }
 
-    /// Says what is wrong when it is not what was wrong before.
+    /// Says what is wrong when it is not of the kind that was wrong before.
     fn report(&self, refusal: Refusal) {
         tracing::debug!(peer = ?self.wanted.0, %refusal, "a peer was not reached");
         let news = self.problem.send_if_modified(|known| {
-            let news = known.as_ref() != Some(&refusal);
+            let kind = |refusal: &Refusal| std::mem::discriminant(refusal);
+            let news = known.as_ref().map(kind) != Some(kind(&refusal));
             *known = Some(refusal.clone());
             news
         });
@@ -156,16 +151,20 @@ impl Keeper {
 }
 
 /// Growing pauses between attempts, spread so that many peers do not come at once.
-struct Backoff(Duration);
+struct Backoff {
+    next: Duration,
+    since: Instant,
+}
 
 impl Backoff {
     fn new() -> Self {
-        Backoff(BACKOFF_MIN)
+        Backoff { next: BACKOFF_MIN, since: Instant::now() }
     }
 
     fn pause(&mut self) -> Duration {
-        let pause = self.0;
-        self.0 = (self.0 * 2).min(BACKOFF_MAX);
+        let longest = if self.since.elapsed() < LATELY { BACKOFF_LATELY_MAX } else { BACKOFF_MAX };
+        let pause = self.next.min(longest);
+        self.next = (pause * 2).min(longest);
         let spread = 0.75 + 0.5 * (entropy::number() >> 11) as f64 / (1u64 << 53) as f64;
         pause.mul_f64(spread)
     }

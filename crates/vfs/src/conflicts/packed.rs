@@ -142,7 +142,8 @@ impl Volume {
     }
 }
 
-/// Comments, and what a tag was peeled to, are left out; so is what is kept of earlier conflicts.
+/// Comments, and what a tag was peeled to, are left out; so is what is kept of earlier conflicts, and
+/// what could not be a file below `refs`: a packed-refs file may come from anywhere.
 fn parse(bytes: &[u8]) -> BTreeMap<String, String> {
     let text = String::from_utf8_lossy(bytes);
     let entry = |line: &str| {
@@ -150,7 +151,9 @@ fn parse(bytes: &[u8]) -> BTreeMap<String, String> {
         let hex = value.len() as u64 <= REF_MAX_BYTES
             && !value.is_empty()
             && value.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let kept = name.starts_with("refs/") && !name.starts_with("refs/lockstep/");
+        let kept = name.starts_with("refs/")
+            && !name.starts_with("refs/lockstep/")
+            && name.split('/').all(|part| EntryName::new(part.as_bytes()).is_ok());
         (hex && kept).then(|| (name.to_owned(), value.to_owned()))
     };
     text.lines().filter_map(entry).collect()
@@ -167,6 +170,8 @@ mod tests {
                     1123456789012345678901234567890123456789 refs/lockstep/b/heads/main\n\
                     2123456789012345678901234567890123456789 refs/tags/v1\n\
                     ^3123456789012345678901234567890123456789\n\
+                    4123456789012345678901234567890123456789 refs/../../escaped\n\
+                    5123456789012345678901234567890123456789 refs/heads//two\n\
                     nonsense\n";
         let names: Vec<String> = parse(text.as_bytes()).into_keys().collect();
         assert_eq!(names, ["refs/heads/main", "refs/tags/v1"]);
