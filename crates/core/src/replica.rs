@@ -214,6 +214,7 @@ impl Replica {
             let consequences = self.tree.apply_local(&op, version);
             return self.consequences.extend(consequences);
         }
+        self.settle_places(&op);
         let taken = match &op {
             Op::Link { node, parent, name, .. } => self.tree.was_taken(*node, *parent, name),
             _ => false,

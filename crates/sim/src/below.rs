@@ -176,11 +176,14 @@ impl Below {
         }
     }
 
-    /// A file that was shown empty and has absent content now.
+    /// A file that was shown empty and has absent content now, or the reverse.
     fn size_placeholder(&mut self, node: NodeId, tree: &Tree) {
-        let absent = tree.node(node).and_then(|n| n.file()).is_some_and(|file| !file.resident);
-        if absent && let Some(inode) = self.inodes.get_mut(&node) {
+        let Some(file) = tree.node(node).and_then(|n| n.file()) else { return };
+        let Some(inode) = self.inodes.get_mut(&node) else { return };
+        if !file.resident {
             inode.content = None;
+        } else if inode.content.is_none() && file.content.size_bytes == 0 {
+            inode.content = Some(file.content);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a volume does at its start: the disk and the written state are compared, and what differs
 //! comes in as local changes (`crates/vfs/src/scan.rs`).
 
+use crate::below::Inode;
 use crate::side::Side;
 use lockstep_core::change::Body;
 use lockstep_core::{EntryName, Kind, NodeId, Op, Perm, Times, Timespec};
@@ -105,6 +106,13 @@ impl Side {
         }
     }
 
+    /// Whether `node` has a name and the bytes of `inode`: what else was written to it while it
+    /// moved makes it a file of its own (`crates/vfs/src/scan/moved.rs`).
+    fn stands_with(&self, node: NodeId, inode: &Inode) -> bool {
+        let stands = self.replica.tree.node(node).filter(|n| !n.is_unlinked());
+        stands.is_some_and(|n| n.file().is_none_or(|f| Some(f.content) == inode.content))
+    }
+
     /// A name that only the disk knows.
     fn found(
         &mut self,
@@ -119,8 +127,8 @@ impl Side {
             self.below.drop_placeholder(path);
             return None;
         }
-        let stands = self.replica.tree.node(disk_node).is_some_and(|n| !n.is_unlinked());
-        let known = linked.get(&disk_node).copied().or(Some(disk_node).filter(|_| stands));
+        let known = linked.get(&disk_node).copied();
+        let known = known.or(Some(disk_node).filter(|node| self.stands_with(*node, &inode)));
         if let Some(node) = known.filter(|_| inode.kind == Kind::File) {
             self.replica.local_found(Op::Link { node, parent, name, at });
             self.below.adopt(path, node);

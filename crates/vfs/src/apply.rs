@@ -293,7 +293,7 @@ impl Volume {
 
     /// Whoever has `node` open, perhaps from before it was removed, goes on with what stands below
     /// now.
-    fn reopen(&self, node: NodeId, file: Option<Arc<dyn DiskFile>>) {
+    pub(crate) fn reopen(&self, node: NodeId, file: Option<Arc<dyn DiskFile>>) {
         if let Some(open) = self.open_files.lock().get(&node) {
             *open.file.write() = file;
         }
@@ -342,7 +342,7 @@ impl Volume {
         }
     }
 
-    fn dress_xattr(&self, path: &Path, stands: &Node, name: &[u8]) -> io::Result<()> {
+    pub(crate) fn dress_xattr(&self, path: &Path, stands: &Node, name: &[u8]) -> io::Result<()> {
         if is_private(name) {
             return Ok(());
         }
@@ -355,12 +355,14 @@ impl Volume {
         }
     }
 
-    /// A file that was shown empty and now has absent content stands below as a placeholder.
+    /// A file that was shown empty and now has absent content stands below as a placeholder; one
+    /// that is empty now no longer does.
     fn size_placeholder(&self, state: &State, node: NodeId) -> io::Result<()> {
         let tree = &state.replica.tree;
-        let Some(file) = tree.node(node).and_then(|n| n.file()).filter(|f| !f.resident) else {
-            return Ok(());
-        };
+        let Some(file) = tree.node(node).and_then(|n| n.file()) else { return Ok(()) };
+        if file.resident {
+            return self.empty_placeholder(state, node);
+        }
         let Some(path) = tree.path(node) else { return Ok(()) };
         self.reopen(node, None);
         if self.disk.is_placeholder(&path).unwrap_or(false) {

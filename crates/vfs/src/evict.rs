@@ -10,7 +10,9 @@ use crate::residency::Mark;
 use crate::volume::{State, Volume};
 use lockstep_core::tree::Node;
 use lockstep_core::{ContentRef, NodeId};
+use lockstep_disk::RenameMode;
 use std::io;
+use std::path::Path;
 
 /// Why the bytes of a file stay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -126,6 +128,24 @@ impl Volume {
         let paths = names_below(state, node);
         let Some((first, others)) = paths.split_first() else { return Ok(()) };
         self.disk.replace_by_placeholder(first, size_bytes)?;
+        self.name_alike(first, others)
+    }
+
+    /// The absent bytes of `node` are none now: what stands below is an empty file.
+    pub(crate) fn empty_placeholder(&self, state: &State, node: NodeId) -> io::Result<()> {
+        let paths = names_below(state, node);
+        let Some((first, others)) = paths.split_first() else { return Ok(()) };
+        let Some(stands) = state.replica.tree.node(node) else { return Ok(()) };
+        if stands.size_bytes() > 0 || !self.disk.is_placeholder(first)? {
+            return Ok(());
+        }
+        let mut beside = first.as_os_str().to_owned();
+        beside.push(".lockstep-link");
+        let empty = self.disk.create(Path::new(&beside), stands.perm.mode.into())?;
+        self.dress(&*empty, stands.perm, stands.times)?;
+        self.disk.rename(Path::new(&beside), first, RenameMode::Replace)?;
+        stands.xattrs.keys().try_for_each(|name| self.dress_xattr(first, stands, name))?;
+        self.reopen(node, Some(empty));
         self.name_alike(first, others)
     }
 
