@@ -15,16 +15,18 @@ impl Side {
         let mut linked = BTreeMap::new();
         let mut dirs = vec![(NodeId::ROOT, PathBuf::new())];
         while let Some((dir, path)) = dirs.pop() {
-            self.missing(dir, &path, at);
-            for effect in self.replica.take_consequences() {
-                if self.below.can_move(&effect) {
-                    self.below.clear_stray(&effect)?;
-                    self.below.carry_out(&effect, &self.replica.tree)?;
-                }
+            // A name that is gone may go to another node, which may be gone as well.
+            while self.missing(dir, &path, at) {
+                self.follow_up_found()?;
             }
             for (name, disk_node) in self.standing(&path) {
                 let there = path.join(Path::new(std::ffi::OsStr::from_bytes(name.as_bytes())));
                 let node = match self.replica.tree.lookup(dir, name.as_bytes()) {
+                    Some(node) if self.is_of_another(node, &there) => {
+                        self.gone_below(dir, &name, node, at);
+                        self.below.drop_placeholder(&there);
+                        None
+                    }
                     Some(node) => {
                         self.below.adopt(&there, node);
                         self.changed(node);
@@ -42,6 +44,30 @@ impl Side {
         self.compare_disk("the scan")
     }
 
+    /// Does what follows from a name that is gone, as far as the disk has what it is about.
+    fn follow_up_found(&mut self) -> Result<(), String> {
+        for effect in self.replica.take_consequences() {
+            if self.below.can_move(&effect) {
+                self.below.clear_stray(&effect)?;
+                self.below.carry_out(&effect, &self.replica.tree)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a placeholder stands under one of several names of `node` whose bytes are under the
+    /// others: that of another file was moved there.
+    fn is_of_another(&self, node: NodeId, path: &Path) -> bool {
+        let content = |path: &Path| {
+            let disk_node = self.below.names().get(path)?;
+            Some(self.inode(*disk_node)?.content)
+        };
+        let links = self.replica.tree.node(node).map_or(&[][..], |n| &n.links);
+        let tree = &self.replica.tree;
+        let names = links.iter().filter_map(|l| tree.path_in(l.parent, l.shown.as_bytes()));
+        content(path) == Some(None) && names.map(|name| content(&name)).any(|c| c.flatten().is_some())
+    }
+
     fn standing(&self, dir: &Path) -> Vec<(EntryName, NodeId)> {
         let child = |(path, node): (&PathBuf, &NodeId)| {
             let name = path.file_name().filter(|_| path.parent() == Some(dir))?;
@@ -50,16 +76,19 @@ impl Side {
         self.below.names().iter().filter_map(child).collect()
     }
 
-    /// Names of the tree that are not on disk, or are something else there.
-    fn missing(&mut self, dir: NodeId, path: &Path, at: Timespec) {
+    /// Names of the tree that are not on disk, or are something else there. Whether there were any.
+    fn missing(&mut self, dir: NodeId, path: &Path, at: Timespec) -> bool {
+        let mut any = false;
         let standing: BTreeMap<EntryName, NodeId> = self.standing(path).into_iter().collect();
         for (name, node) in self.entries(dir) {
             let kind = self.replica.tree.node(node).map(|n| n.kind());
             let there = standing.get(&name).and_then(|id| self.inode(*id)).map(|i| i.kind);
             if there.is_none() || there != kind {
                 self.gone_below(dir, &name, node, at);
+                any = true;
             }
         }
+        any
     }
 
     fn gone_below(&mut self, parent: NodeId, shown: &EntryName, node: NodeId, at: Timespec) {

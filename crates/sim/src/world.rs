@@ -151,6 +151,8 @@ impl<'a> World<'a> {
             }
         };
         result.map_err(broken)?;
+        // What the scan found is written down before anything else happens.
+        self.commit(who);
         for other in (0..self.sides.len()).filter(|other| *other != who) {
             self.network.cut(who, other);
         }

@@ -3,6 +3,7 @@
 
 mod moved;
 
+use crate::install::names_below;
 use crate::serve::holding_of;
 use crate::volume::{Origin, State, Volume};
 use lockstep_core::change::Body;
@@ -104,6 +105,10 @@ impl Scan<'_> {
             let stat = &below[name];
             let Ok(entry) = EntryName::new(name) else { continue };
             let node = match self.settle_name(state, dir, &entry, &at, stat) {
+                Some(node) if self.is_of_another(state, node, &at)? => {
+                    self.gone(state, dir, &entry, node);
+                    self.found(state, dir, name, &at, stat)?
+                }
                 Some(node) => self.known(state, node, &at, stat)?,
                 None => self.found(state, dir, name, &at, stat)?,
             };
@@ -167,6 +172,17 @@ impl Scan<'_> {
         self.perm_changed(state, node, stat);
         self.xattrs_changed(state, node, path, stat)?;
         Ok(Some(node))
+    }
+
+    /// Whether a placeholder stands under one of several names of `node` whose bytes are under the
+    /// others: that of another file was moved there before a crash.
+    fn is_of_another(&self, state: &State, node: NodeId, path: &Path) -> io::Result<bool> {
+        let names = names_below(state, node);
+        if names.len() < 2 || !self.volume.disk.is_placeholder(path)? {
+            return Ok(false);
+        }
+        let holds_bytes = |name: &PathBuf| self.volume.disk.is_placeholder(name).is_ok_and(|is| !is);
+        Ok(names.iter().any(holds_bytes))
     }
 
     /// A placeholder is never anybody's bytes, whatever the state says stands here: a crash came

@@ -182,13 +182,14 @@ impl Tree {
             file.show_absent(new.content, new.version);
         }
         let waits = file.incoming.is_some();
+        // Before the attributes: those of a placeholder are its own.
+        self.record(|_| Some(Effect::Wanted { node: id }));
         if !waits {
             self.adopt_attributes(id, &new);
         }
         if self.nodes.get(&id).is_some_and(Node::is_unlinked) {
             self.reconcile(id, None);
         }
-        self.record(|_| Some(Effect::Wanted { node: id }));
     }
 
     pub(super) fn adopt_attributes(&mut self, id: NodeId, new: &Incoming) {

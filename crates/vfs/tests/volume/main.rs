@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod outbox;
+mod placeholders;
 mod replaced;
 
 use lockstep_core::change::{Body, Change, Op, RenameTarget};
@@ -11,6 +12,7 @@ use lockstep_core::{
 use lockstep_disk::state::StateDb;
 use lockstep_disk::{PlainDisk, describe_bytes};
 use lockstep_vfs::{Caller, Incoming, Origin, Volume};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -24,19 +26,27 @@ struct Replica {
     volume: Arc<Volume>,
     /// Last number of the peer's log.
     sent: u64,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Replica {
     fn new() -> Replica {
         let dir = TempDir::new().unwrap();
-        let (backing, state) = (dir.path().join("backing"), dir.path().join("state"));
-        std::fs::create_dir(&backing).unwrap();
-        let disk = Arc::new(PlainDisk::open(&backing).unwrap());
-        let db = StateDb::open(&state).unwrap();
-        let volume = Volume::start(disk, db, Slot(2), "here", Origin::Joining).unwrap();
-        volume.add_peer(PEER, "there");
-        Replica { volume, sent: 0, _dir: dir }
+        std::fs::create_dir(dir.path().join("backing")).unwrap();
+        Replica { volume: start(&dir, Origin::Joining), sent: 0, dir }
+    }
+
+    /// The backing file `name`.
+    fn below(&self, name: &str) -> PathBuf {
+        self.dir.path().join("backing").join(name)
+    }
+
+    /// Ends the volume, does something behind its back, and starts it again.
+    fn restart(self, meanwhile: impl FnOnce(&Path)) -> Replica {
+        let Replica { volume, sent, dir } = self;
+        drop(volume);
+        meanwhile(&dir.path().join("backing"));
+        Replica { volume: start(&dir, Origin::Existing), sent, dir }
     }
 
     /// The peer's next change, with the bytes of its content if they travel inside.
@@ -96,6 +106,14 @@ impl Replica {
         self.volume.release(opened.fh);
         bytes
     }
+}
+
+fn start(dir: &TempDir, origin: Origin) -> Arc<Volume> {
+    let disk = Arc::new(PlainDisk::open(&dir.path().join("backing")).unwrap());
+    let db = StateDb::open(&dir.path().join("state")).unwrap();
+    let volume = Volume::start(disk, db, Slot(2), "here", origin).unwrap();
+    volume.add_peer(PEER, "there");
+    volume
 }
 
 fn caller() -> Caller {
