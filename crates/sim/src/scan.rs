@@ -65,7 +65,8 @@ impl Side {
         let links = self.replica.tree.node(node).map_or(&[][..], |n| &n.links);
         let tree = &self.replica.tree;
         let names = links.iter().filter_map(|l| tree.path_in(l.parent, l.shown.as_bytes()));
-        content(path) == Some(None) && names.map(|name| content(&name)).any(|c| c.flatten().is_some())
+        content(path) == Some(None)
+            && names.map(|name| content(&name)).any(|c| c.flatten().is_some())
     }
 
     fn standing(&self, dir: &Path) -> Vec<(EntryName, NodeId)> {

@@ -6,7 +6,7 @@ use lockstep_core::planted::{self, Bug};
 use lockstep_core::tree::NodeRow;
 use lockstep_core::{
     Change, ContentHash, ContentRef, Counters, Effect, NodeId, Op, Perm, Replica, Sequence, Slot,
-    Times, Timespec, Tree, Version,
+    Start, Times, Timespec, Tree, Version,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,6 +53,8 @@ pub struct Side {
     /// Removed nodes that everybody knew of the last time.
     retiring: Option<BTreeSet<NodeId>>,
     slots: Vec<Slot>,
+    /// Starts so far.
+    runs: u64,
 }
 
 impl Side {
@@ -72,7 +74,9 @@ impl Side {
             shipped: Sequence(0),
             retiring: None,
             slots: slots.to_vec(),
+            runs: 0,
         };
+        side.begin_run(0);
         side.introduce();
         side.commit();
         side.sync();
@@ -321,17 +325,17 @@ impl Side {
     }
 
     /// The process dies, and starts again over what is on disk.
-    pub fn kill(&mut self, at: Timespec) -> Result<(), String> {
-        self.start(self.committed.clone())?;
+    pub fn kill(&mut self, at: Timespec, now_ms: u64) -> Result<(), String> {
+        self.start(self.committed.clone(), now_ms)?;
         self.scan(at)
     }
 
     /// The power fails: names, bytes and state are as they were synced last.
-    pub fn cut_power(&mut self) -> Result<(), String> {
+    pub fn cut_power(&mut self, now_ms: u64) -> Result<(), String> {
         let image = self.synced.clone();
         self.below = image.below.clone();
         self.committed = image.clone();
-        self.start(image)
+        self.start(image, now_ms)
     }
 
     /// Whether a power cut would take back what a peer may have already.
@@ -339,18 +343,26 @@ impl Side {
         self.shipped > self.synced.counters.last
     }
 
-    fn start(&mut self, image: Image) -> Result<(), String> {
+    fn start(&mut self, image: Image, now_ms: u64) -> Result<(), String> {
         let tree = match image.rows.is_empty() {
             true => Tree::new(Perm { mode: 0o755, uid: 0, gid: 0 }, Times::default()),
             false => Tree::load(image.rows.into_values()),
         };
         self.replica = Replica::new(self.slot, tree, image.counters);
         self.replica.tree.check()?;
+        self.begin_run(now_ms);
         self.gone.clear();
         self.seen.clear();
         self.retiring = None;
         self.introduce();
         Ok(())
+    }
+
+    /// Numbers are drawn from above what any earlier run drew (`crates/vfs/src/catch_up.rs`).
+    fn begin_run(&mut self, now_ms: u64) {
+        self.runs += 1;
+        let incarnation = u64::from(self.slot.0) << 32 | self.runs;
+        self.replica.start(Start { incarnation, node: now_ms << 6, lamport: now_ms << 10 });
     }
 
     /// What the disk holds for `node`.

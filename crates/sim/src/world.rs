@@ -143,11 +143,11 @@ impl<'a> World<'a> {
                 (self.trace)(format_args!("{who} loses power"));
                 let kept = side.last_synced();
                 self.made.retain(|m| m.change.version.slot != side.slot || m.change.seq <= kept);
-                side.cut_power()
+                side.cut_power(self.now_ms)
             }
             false => {
                 (self.trace)(format_args!("{who} is killed"));
-                side.kill(at)
+                side.kill(at, self.now_ms)
             }
         };
         result.map_err(broken)?;

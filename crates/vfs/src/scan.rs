@@ -181,7 +181,8 @@ impl Scan<'_> {
         if names.len() < 2 || !self.volume.disk.is_placeholder(path)? {
             return Ok(false);
         }
-        let holds_bytes = |name: &PathBuf| self.volume.disk.is_placeholder(name).is_ok_and(|is| !is);
+        let holds_bytes =
+            |name: &PathBuf| self.volume.disk.is_placeholder(name).is_ok_and(|is| !is);
         Ok(names.iter().any(holds_bytes))
     }
 
