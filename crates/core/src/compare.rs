@@ -4,6 +4,7 @@
 
 use crate::ids::NodeId;
 use std::collections::BTreeSet;
+use std::ops::Deref;
 
 /// 128 bits of a hash over a node's state.
 pub type Digest = u128;
@@ -114,8 +115,8 @@ impl DigestIndex {
 
 /// One replica's side of finding out where a peer differs.
 #[derive(Debug)]
-pub struct Comparison<'i> {
-    index: &'i DigestIndex,
+pub struct Comparison<I> {
+    index: I,
     open: Vec<NodeRange>,
     /// Nodes here that the peer lacks or has otherwise.
     pub differing: BTreeSet<NodeId>,
@@ -123,9 +124,9 @@ pub struct Comparison<'i> {
     pub only_there: Vec<NodeId>,
 }
 
-impl<'i> Comparison<'i> {
+impl<I: Deref<Target = DigestIndex>> Comparison<I> {
     /// Starts with everything.
-    pub fn new(index: &'i DigestIndex) -> Self {
+    pub fn new(index: I) -> Self {
         let open = vec![NodeRange::ALL];
         Comparison { index, open, differing: BTreeSet::new(), only_there: Vec::new() }
     }

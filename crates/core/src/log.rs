@@ -18,6 +18,17 @@ pub struct Log {
     acked: BTreeMap<Slot, Acked>,
     /// Acknowledgements of earlier runs, by peers that are not known yet.
     remembered: BTreeMap<Slot, Acked>,
+    /// What peers said of themselves in this session.
+    heard: BTreeMap<Slot, Heard>,
+}
+
+/// What a peer said at one moment, at the earliest.
+#[derive(Clone, Copy, Debug, Default)]
+struct Heard {
+    /// It had this log up to here, with all content.
+    complete: Sequence,
+    /// The last change in its own log.
+    last: Sequence,
 }
 
 /// How far a peer has this log.
@@ -34,7 +45,8 @@ pub struct Acked {
 impl Log {
     /// An empty window after change `before`.
     pub fn starting_after(before: Sequence) -> Self {
-        Log { recent: VecDeque::new(), before, acked: BTreeMap::new(), remembered: BTreeMap::new() }
+        let (recent, acked) = (VecDeque::new(), BTreeMap::new());
+        Log { recent, before, acked, remembered: BTreeMap::new(), heard: BTreeMap::new() }
     }
 
     /// Adds changes that were written down. Those from before a [`Log::jump`] are not offered.
@@ -66,6 +78,7 @@ impl Log {
     /// A peer opens a session with the log up to `applied`, which may be less than it had: its
     /// state may have been put back.
     pub fn meet(&mut self, peer: Slot, applied: Sequence) {
+        self.heard.remove(&peer);
         let acked = self.acked.entry(peer).or_default();
         acked.applied = applied;
         acked.durable = acked.durable.min(applied);
@@ -104,6 +117,20 @@ impl Log {
         if complete {
             acked.complete = acked.complete.max(durable);
         }
+    }
+
+    /// A peer says that it has this log through `complete`, with all content, and that `last` is
+    /// the last change in its own: what it made without knowing of `complete` ends there.
+    pub fn hear(&mut self, peer: Slot, complete: Sequence, last: Sequence) {
+        let heard = self.heard.entry(peer).or_default();
+        heard.complete = heard.complete.max(complete);
+        heard.last = heard.last.max(last);
+    }
+
+    /// Where the changes end that `peer` may have made without knowing of `seq`; `None` while it
+    /// has not said that it has `seq`.
+    pub fn unaware_through(&self, peer: Slot, seq: Sequence) -> Option<Sequence> {
+        self.heard.get(&peer).filter(|heard| heard.complete >= seq).map(|heard| heard.last)
     }
 
     /// How far `peer` has this log.

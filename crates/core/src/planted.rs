@@ -39,6 +39,10 @@ pub enum Bug {
     IgnoreConsequences,
     /// What was only committed is acknowledged as durable.
     AckBeforeSync,
+    /// Removed nodes are forgotten although a peer's changes of before it knew may still come.
+    ForgetEarly,
+    /// An exchange of state ends where the log is when the comparison is done.
+    PlanLate,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -261,6 +261,17 @@ impl Replica {
         self.pending.is_empty() && complete.is_none_or(|all| all >= self.counters.last)
     }
 
+    /// Whether nothing can come any more that was made without knowing of a removal made here: every
+    /// peer has said that it knows, and what it had made until then is applied.
+    pub fn may_forget_removed(&self) -> bool {
+        let heard = |peer: &Slot| {
+            let unaware = self.log.unaware_through(*peer, self.counters.last);
+            unaware
+                .is_some_and(|last| planted::has(Bug::ForgetEarly) || self.applied(*peer) >= last)
+        };
+        self.is_known_everywhere() && self.log.all_acked().keys().all(heard)
+    }
+
     /// What was done here up to this Lamport time, every peer has, content included.
     pub fn known_everywhere_through(&self) -> u64 {
         if self.is_known_everywhere() {

@@ -49,7 +49,7 @@ fn index(replica: &Replica) -> DigestIndex {
 
 /// Brings `to` up to date with `from`; how many nodes and removals were sent.
 fn tell(from: &mut Replica, to: &mut Replica, lost: bool) -> usize {
-    from.tells(to.slot());
+    let mut plan = from.tells(to.slot());
     let (ours, theirs) = (index(from), index(to));
     let mut comparison = Comparison::new(&ours);
     loop {
@@ -60,7 +60,7 @@ fn tell(from: &mut Replica, to: &mut Replica, lost: bool) -> usize {
         let parts: Vec<Part> = asked.iter().map(|range| theirs.part(*range)).collect();
         comparison.answer(&asked, &parts).unwrap();
     }
-    let plan = from.plan(&comparison.differing, &comparison.only_there, lost);
+    from.plan(&mut plan, &comparison.differing, &comparison.only_there, lost);
     let mut changes = vec![plan.begin];
     changes.extend(plan.nodes.iter().filter_map(|node| from.tell_node(*node, lost)));
     changes.extend(plan.gone.iter().filter_map(|node| from.tell_gone(*node)));

@@ -79,6 +79,9 @@ impl World<'_> {
                 let replica = &mut self.sides[to].replica;
                 let own = durable.get(&replica.slot()).copied().unwrap_or_default();
                 replica.log.ack(slot, applied, own, complete);
+                if complete {
+                    replica.log.hear(slot, own, durable[&slot]);
+                }
                 let session = &mut self.sessions[to][from];
                 let acked = replica.log.acked(slot).applied;
                 session.in_flight.retain(|batch| *batch > acked);

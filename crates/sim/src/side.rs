@@ -50,8 +50,6 @@ pub struct Side {
     is_synced_complete: bool,
     /// Own changes below this number have left, so a power cut must not take them.
     pub shipped: Sequence,
-    /// Removed nodes that everybody knew of the last time.
-    retiring: Option<BTreeSet<NodeId>>,
     slots: Vec<Slot>,
     /// Starts so far.
     runs: u64,
@@ -72,7 +70,6 @@ impl Side {
             synced: Image::default(),
             is_synced_complete: true,
             shipped: Sequence(0),
-            retiring: None,
             slots: slots.to_vec(),
             runs: 0,
         };
@@ -309,19 +306,12 @@ impl Side {
         if let Some(through) = self.replica.log.trimmable() {
             self.committed.log.retain(|seq, _| *seq > through);
         }
-        if !everything_known {
-            self.retiring = None;
-            return;
-        }
-        self.kept.clear();
-        let removed: BTreeSet<NodeId> = self.replica.tree.unlinked().collect();
-        for id in self.retiring.iter().flatten().filter(|id| removed.contains(id)) {
-            self.replica.tree.forget(*id);
-        }
-        if self.retiring.is_some() {
+        if everything_known {
+            self.kept.clear();
+            let removed: Vec<NodeId> = self.replica.tree.unlinked().collect();
+            removed.into_iter().for_each(|id| self.replica.tree.forget(id));
             self.replica.tree.forget_lost_names();
         }
-        self.retiring = Some(removed);
     }
 
     /// The process dies, and starts again over what is on disk.
@@ -353,7 +343,6 @@ impl Side {
         self.begin_run(now_ms);
         self.gone.clear();
         self.seen.clear();
-        self.retiring = None;
         self.introduce();
         Ok(())
     }

@@ -199,16 +199,14 @@ impl<'a> World<'a> {
         self.sides[who].trim(known);
     }
 
-    /// Everybody has what this replica has, and it has what they had made before they did.
+    /// Everybody has what this replica has, and it has what they had made before they did. The rule
+    /// of two is core's; among three, a third one's changes are to be everywhere as well.
     fn knows_everything(&self, who: usize) -> bool {
         let side = &self.sides[who];
         let heard = |peer: usize| {
-            let slot = self.sides[peer].slot;
-            self.sessions[who][peer].heard.as_ref().is_some_and(|theirs| {
-                side.is_had_by(theirs) && side.replica.applied(slot) >= theirs[&slot]
-            })
+            self.sessions[who][peer].heard.as_ref().is_some_and(|theirs| side.is_had_by(theirs))
         };
-        side.replica.is_known_everywhere()
+        side.replica.may_forget_removed()
             && (0..self.sides.len()).all(|peer| peer == who || heard(peer))
     }
 

@@ -46,4 +46,5 @@ planted! {
     lose_history: LoseHistory, CRASHES, 1000;
     ignore_consequences: IgnoreConsequences, IN_FLIGHT, 300;
     ack_before_sync: AckBeforeSync, CRASHES, 300;
+    forget_early: ForgetEarly, IN_FLIGHT, 1000;
 }

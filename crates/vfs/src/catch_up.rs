@@ -8,6 +8,7 @@ use lockstep_core::{
     Change, DigestIndex, LogCursor, Met, NodeId, Perm, Plan, Replica, Sequence, Slot, Start,
     Timespec, Version,
 };
+use parking_lot::RwLockWriteGuard;
 use std::collections::BTreeSet;
 
 /// Milliseconds from 1970 to 2025: node counters have 48 bits and start above 64 per millisecond since.
@@ -74,23 +75,25 @@ impl Volume {
 
     /// Digests of all nodes that have a name.
     pub fn digests(&self) -> DigestIndex {
-        let state = self.read_state();
-        let nodes = state.replica.tree.iter().filter(|(_, node)| !node.is_unlinked());
-        let digest = |(id, _): (NodeId, &Node)| Some((id, digest(&state.replica.tree.state(id)?)));
-        DigestIndex::new(nodes.filter_map(digest).collect())
+        digests_of(&self.read_state().replica)
     }
 
-    /// From now on this replica tells `peer` what it has; see [`Replica::plan`].
+    /// From now on this replica tells `peer` what it has at this moment; see [`Replica::tells`].
+    pub fn begin_exchange(&self, peer: Slot) -> (DigestIndex, Plan) {
+        let mut state = self.write_state();
+        let plan = state.replica.tells(peer);
+        (digests_of(&RwLockWriteGuard::downgrade(state).replica), plan)
+    }
+
+    /// Adds to `plan` what differs; see [`Replica::plan`].
     pub fn plan_exchange(
         &self,
-        peer: Slot,
+        plan: &mut Plan,
         differing: &BTreeSet<NodeId>,
         only_there: &[NodeId],
         removed_too: bool,
-    ) -> Plan {
-        let mut state = self.write_state();
-        state.replica.tells(peer);
-        state.replica.plan(differing, only_there, removed_too)
+    ) {
+        self.read_state().replica.plan(plan, differing, only_there, removed_too);
     }
 
     /// The states of `nodes`, each after those of directories above it that have changed since
@@ -142,6 +145,12 @@ impl Volume {
     pub fn last(&self) -> Sequence {
         self.read_state().replica.last()
     }
+}
+
+fn digests_of(replica: &Replica) -> DigestIndex {
+    let nodes = replica.tree.iter().filter(|(_, node)| !node.is_unlinked());
+    let digest = |(id, _): (NodeId, &Node)| Some((id, digest(&replica.tree.state(id)?)));
+    DigestIndex::new(nodes.filter_map(digest).collect())
 }
 
 fn is_new(replica: &Replica, node: NodeId, index: &DigestIndex) -> bool {

@@ -134,6 +134,8 @@ impl Volume {
             state.kept = kept;
             if state.replica.is_known_everywhere() {
                 self.inline_contents.lock().clear();
+            }
+            if state.replica.may_forget_removed() {
                 self.forget_removed(&mut state);
             }
             let last = state.replica.log.last().0;
@@ -158,22 +160,16 @@ impl Volume {
         Ok(())
     }
 
-    /// Removed nodes that every peer knew of at the last trim already: a change that a peer made
-    /// before it knew has arrived since.
+    /// Removed nodes, and names that others have lost: nothing older can come any more.
     fn forget_removed(&self, state: &mut crate::volume::State) {
         let open = self.open_files.lock();
         let removed: Vec<_> =
             state.replica.tree.unlinked().filter(|id| !open.contains_key(id)).collect();
-        match state.retiring.take() {
-            None => state.retiring = Some(removed.into_iter().collect()),
-            Some(retiring) => {
-                for id in removed.iter().filter(|id| retiring.contains(id)) {
-                    self.transfers.left_behind(*id);
-                    state.replica.tree.forget(*id);
-                }
-                state.replica.tree.forget_lost_names();
-            }
+        for id in removed {
+            self.transfers.left_behind(id);
+            state.replica.tree.forget(id);
         }
+        state.replica.tree.forget_lost_names();
     }
 }
 

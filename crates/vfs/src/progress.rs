@@ -15,6 +15,12 @@ impl Volume {
         self.write_state().replica.log.ack(peer, applied, durable, complete);
     }
 
+    /// `peer` says that it has the own log through `complete`, with all content, and that `last` is
+    /// the last change in its own log.
+    pub fn heard(&self, peer: Slot, complete: Sequence, last: Sequence) {
+        self.write_state().replica.log.hear(peer, complete, last);
+    }
+
     /// How far `peer` has the own log.
     pub fn acked_by(&self, peer: Slot) -> lockstep_core::log::Acked {
         self.read_state().replica.log.acked(peer)

@@ -126,8 +126,6 @@ pub(crate) struct State {
     /// Files just replaced by a rename, still open below: a caller that has looked the name up may
     /// open what it found, as on any filesystem.
     pub replaced: VecDeque<(Duration, NodeId, Arc<dyn DiskFile>)>,
-    /// Removed nodes that are forgotten at the next trim.
-    pub retiring: Option<BTreeSet<NodeId>>,
     /// Effects of applied changes that the disk has refused so far, in order.
     pub effects: std::collections::VecDeque<lockstep_core::Effect>,
     /// Removed files whose bytes a peer may still ask for, by the Lamport time of the removal.
@@ -184,7 +182,6 @@ impl Volume {
             held: HashMap::new(),
             pending_since_ms: None,
             replaced: VecDeque::new(),
-            retiring: None,
             effects: Default::default(),
             kept: Vec::new(),
             unmarked: Vec::new(),

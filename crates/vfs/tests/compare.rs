@@ -101,3 +101,28 @@ fn a_peer_that_does_not_answer_is_not_compared() {
     let mut ask = |_: &[lockstep_core::NodeRange]| Err("gone".to_owned());
     assert_eq!(one.volume.compare(&mut ask, &mut || Ok(())), Err("gone".to_owned()));
 }
+
+#[test]
+fn a_removed_file_is_remembered_until_what_the_peer_did_before_it_knew_has_come() {
+    let [one, two] = sides();
+    let (stat, made) = one.volume.create(&ANYONE, NodeId::ROOT, b"f", 0o644, 0o101).unwrap();
+    one.volume.release(made.fh);
+    ship(&one, &two, SLOTS[0]);
+    let node = stat.node;
+    let opened = two.volume.open(node, 1).unwrap();
+    two.volume.write(opened.fh, 0, b"edited", false, false).unwrap();
+    two.volume.release(opened.fh);
+    two.volume.announce_all();
+    one.volume.unlink(NodeId::ROOT, b"f").unwrap();
+    ship(&one, &two, SLOTS[0]);
+
+    // The edit is still on its way here when two says that it knows.
+    let (known, last) = (one.volume.log_last(), two.volume.last());
+    one.volume.acked(SLOTS[1], known, known, true);
+    one.volume.heard(SLOTS[1], known, last);
+    (0..3).for_each(|_| one.volume.trim().unwrap());
+    ship(&two, &one, SLOTS[1]);
+    assert_eq!(one.volume.lookup(NodeId::ROOT, b"f").unwrap().node, node);
+    assert_eq!(two.volume.lookup(NodeId::ROOT, b"f").unwrap().node, node);
+    assert_eq!(compare(&one, &two, &mut || ()), []);
+}

@@ -10,6 +10,7 @@ use crate::attr::Kind;
 use crate::branch::LogCursor;
 use crate::change::{Change, Exchange, Op};
 use crate::ids::{NodeId, Sequence, Slot, Version};
+use crate::planted::{self, Bug};
 use crate::seen::Seen;
 use crate::spans::Spans;
 use crate::tree::merge::{Merged, Sight};
@@ -39,9 +40,10 @@ pub(super) struct CatchUp {
     removed_here: BTreeMap<NodeId, NodeState>,
 }
 
-/// What is to be told in one exchange, in this order. States and removals are read when they are
-/// told ([`Replica::tell_node`], [`Replica::tell_gone`]): what changed meanwhile is in the log too.
-#[derive(Debug)]
+/// What is to be told in one exchange, in this order. Beginning and end are of the moment at which
+/// the states were compared: what changes from then on is in the log after the end. States and
+/// removals are read when they are told ([`Replica::tell_node`], [`Replica::tell_gone`]).
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// The beginning.
     pub begin: Change,
@@ -144,9 +146,14 @@ impl Replica {
         self.adopting.contains(&peer)
     }
 
-    /// This replica tells `peer` what it has: from now on nothing here becomes a node of the peer.
-    pub fn tells(&mut self, peer: Slot) {
+    /// This replica tells `peer` what it has at this moment, in which its digests are taken; what
+    /// differs is still to be found out ([`Replica::plan`]). From now on nothing here becomes a node
+    /// of the peer.
+    pub fn tells(&mut self, peer: Slot) -> Plan {
         self.adopting.remove(&peer);
+        let begin = self.told(Sequence(0), Exchange::Begin(self.counters.seen.clone()));
+        let end = self.told(self.log.last(), Exchange::End);
+        Plan { begin, nodes: Vec::new(), gone: Vec::new(), end }
     }
 
     /// Whether a peer's state is being taken in: names may be in conflict for a moment only.
@@ -154,14 +161,15 @@ impl Replica {
         !self.catching_up.is_empty() || !self.adopting.is_empty()
     }
 
-    /// What a peer is to be told that differs in `differing` (nodes here) and has `only_there`.
+    /// Adds to `plan` what differs in `differing` (nodes here) and that the peer has `only_there`.
     /// `removed_too`: the peer's state was lost, so it also hears what it must not bring back.
     pub fn plan(
         &self,
+        plan: &mut Plan,
         differing: &BTreeSet<NodeId>,
         only_there: &[NodeId],
         removed_too: bool,
-    ) -> Plan {
+    ) {
         let mut nodes: Vec<(usize, NodeId)> =
             differing.iter().filter_map(|id| Some((self.tree.depth(*id)?, *id))).collect();
         nodes.sort_unstable();
@@ -173,9 +181,10 @@ impl Replica {
             nodes.extend(removed);
         }
         gone.retain(|id| self.counters.seen.has_node(*id));
-        let begin = self.told(Sequence(0), Exchange::Begin(self.counters.seen.clone()));
-        let end = self.told(self.log.last(), Exchange::End);
-        Plan { begin, nodes, gone, end }
+        if planted::has(Bug::PlanLate) {
+            plan.end = self.told(self.log.last(), Exchange::End);
+        }
+        (plan.nodes, plan.gone) = (nodes, gone);
     }
 
     /// The state of `node` as a step of an exchange. `None` if there is nothing to tell: the node

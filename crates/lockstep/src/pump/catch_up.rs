@@ -26,7 +26,7 @@ impl Shipment<'_> {
             }
             self.pump.volume.wait_log(LOOK_AGAIN);
         }
-        let index = self.pump.volume.digests();
+        let (index, mut plan) = self.pump.volume.begin_exchange(self.peer.slot);
         let (differing, only_there) = self.compare(&index)?;
         tracing::info!(
             volume = %self.pump.spec.id,
@@ -34,9 +34,8 @@ impl Shipment<'_> {
             only_there = only_there.len(),
             "the log does not reach the peer: it is told what differs"
         );
-        let slot = self.peer.slot;
         let volume = &self.pump.volume;
-        let plan = volume.plan_exchange(slot, &differing, &only_there, theirs.wants_state);
+        volume.plan_exchange(&mut plan, &differing, &only_there, theirs.wants_state);
         self.pump.counters.state_exchanges.fetch_add(1, Ordering::Relaxed);
         self.send(std::slice::from_ref(&plan.begin)).then_some(())?;
         let mut told = Told::default();

@@ -193,6 +193,7 @@ impl Pump {
             applied: self.volume.applied(peer.slot),
             durable: peer.complete(),
             problem: self.disk_problems().into_iter().next().unwrap_or_default(),
+            // Asked last: what was made without knowing of `durable` ends there.
             last: self.volume.last(),
         })
     }
@@ -203,6 +204,7 @@ impl Pump {
         peer.set_problem(&theirs.problem);
         let durable = theirs.durable.min(theirs.applied);
         self.volume.acked(peer.slot, theirs.applied, durable, true);
+        self.volume.heard(peer.slot, durable, theirs.last);
         self.my_beat(id)
     }
 }
