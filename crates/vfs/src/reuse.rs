@@ -54,11 +54,8 @@ impl Volume {
 
     /// Forgets a content that no file has any more, with what is left of its transfer.
     pub(crate) fn drop_holding(&self, holding: Holding) {
-        match self.disk.temp_remove(&kept_name(&holding)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::debug!(%error, "the rest of a transfer stays");
-            }
-            _ => {}
+        if let Err(error) = self.transfers.remove_temp(&kept_name(&holding), &*self.disk) {
+            tracing::debug!(%error, "the rest of a transfer stays");
         }
         if let Err(error) = self.db.release(holding) {
             tracing::debug!(%error, "the index keeps chunks that are gone");
@@ -68,7 +65,7 @@ impl Volume {
     /// Removes what transfers have left that nothing continues any more.
     pub(crate) fn sweep_transfers(&self) {
         for temp in self.transfers.take_left() {
-            if let Err(error) = self.disk.temp_remove(&temp) {
+            if let Err(error) = self.transfers.remove_temp(&temp, &*self.disk) {
                 tracing::debug!(%error, "the rest of a transfer stays");
             }
         }

@@ -2,11 +2,14 @@
 
 use crate::in_flight::{ChunkClaim, InFlight};
 use crate::plan::{Piece, Run};
+use crate::serve::holding_of;
 use crate::transfer::Transfer;
 use lockstep_core::{ContentRef, NodeId, limits};
+use lockstep_disk::Disk;
 use lockstep_disk::chunk::CHUNK_AVG_BYTES;
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -150,6 +153,21 @@ impl Transfers {
     /// Temporary files that serve nobody; not told twice.
     pub(crate) fn take_left(&self) -> Vec<String> {
         std::mem::take(&mut self.queues.lock().left)
+    }
+
+    /// Removes the temporary file `name`, unless a transfer under way fills it: one may have begun
+    /// anew for a content that was given up before.
+    pub(crate) fn remove_temp(&self, name: &str, disk: &dyn Disk) -> io::Result<()> {
+        let queues = self.queues.lock();
+        let node = holding_of(name).map(|holding| holding.node);
+        let active = node.and_then(|node| queues.active.get(&node));
+        if active.is_some_and(|transfer| transfer.temp == name) {
+            return Ok(());
+        }
+        match disk.temp_remove(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The transfer of `node` is complete and in place.
