@@ -113,7 +113,17 @@ impl Volume {
                 return Ok(true);
             }
         }
-        Ok(false)
+        let Some((file, manifest)) = self.kept(job.node, job.content) else { return Ok(false) };
+        self.hold(job.node, &job.content, &manifest);
+        job.transfer.begin(manifest, &*self.disk)?;
+        while let Some(run) = job.transfer.missing_run(0, 1) {
+            let mut chunk = vec![0; run.len_bytes as usize];
+            let read = file.read_at(&mut chunk, run.offset_bytes)?;
+            if read < chunk.len() || !job.transfer.put_chunk(run.first, &chunk)? {
+                break;
+            }
+        }
+        Ok(true)
     }
 
     /// Looks for the chunks of `run` in the files that are here, and takes what it finds.
