@@ -41,6 +41,14 @@ pub enum Bug {
     AckBeforeSync,
     /// Removed nodes are forgotten although a peer's changes of before it knew may still come.
     ForgetEarly,
+    /// An exchange of state leaves out what was removed.
+    ForgetRemovals,
+    /// A log is taken to go on from whatever a peer says it has.
+    TrustOldState,
+    /// Who was told a state does not tell what came of it.
+    TellOnce,
+    /// Contents that lost count as known to those who had overruled them.
+    ForgetOverruled,
     /// An exchange of state ends where the log is when the comparison is done.
     PlanLate,
 }

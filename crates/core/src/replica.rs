@@ -17,7 +17,7 @@ use crate::name::EntryName;
 use crate::outbox::{self, Pending};
 use crate::planted::{self, Bug};
 use crate::seen::Seen;
-use crate::tree::{Effect, Node, NodeRow, Place, Tree};
+use crate::tree::{Effect, FileBody, Node, NodeRow, Place, Tree};
 use catch_up::CatchUp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,6 +105,10 @@ pub struct Replica {
     /// Peers that have yet to tell what of the backing tree is theirs: this replica's state is
     /// older than what they know, or gone.
     adopting: BTreeSet<Slot>,
+    /// Peers that are to hear what came of the state they told.
+    answering: BTreeSet<Slot>,
+    /// Peers that were told something by state in this run.
+    told: BTreeSet<Slot>,
     /// The counters when this run started: what is drawn is seen from here on.
     started: (u64, u64),
 }
@@ -127,6 +131,8 @@ impl Replica {
             consequences: Vec::new(),
             catching_up: BTreeMap::new(),
             adopting: BTreeSet::new(),
+            answering: BTreeSet::new(),
+            told: BTreeSet::new(),
             started,
         }
     }
@@ -227,6 +233,13 @@ impl Replica {
     }
 
     fn enter(&mut self, op: Op, version: Version) {
+        if let Op::Content { node, base, .. } = &op
+            && let Some(coming) = self.tree.node(*node).and_then(|n| n.file()?.incoming)
+            && coming.version != *base
+            && !planted::has(Bug::ForgetOverruled)
+        {
+            self.counters.seen.overruled(coming.version);
+        }
         let consequences = self.tree.apply_local(&op, version);
         self.consequences.extend(consequences);
         if planted::has(Bug::DropOnFull) && self.pending.len() > 2 {
@@ -281,6 +294,11 @@ impl Replica {
         complete.and_then(|seq| self.log.lamport_at(seq)).unwrap_or(0)
     }
 
+    /// Whether the change `version` was known here at some time.
+    pub fn has_seen(&self, version: Version) -> bool {
+        self.counters.seen.has_version(version)
+    }
+
     /// Highest Lamport time seen or drawn.
     pub fn lamport(&self) -> u64 {
         self.counters.lamport
@@ -310,11 +328,6 @@ impl Replica {
             outbox.changes.push((op, version));
         }
         outbox.changes
-    }
-
-    /// Whether `node` was made here after the last drain: nobody else has heard of it.
-    pub fn is_untold(&self, node: NodeId) -> bool {
-        node.slot() == self.slot && node.counter() > self.written.node
     }
 
     /// Whether anything is to be written down.
@@ -348,12 +361,23 @@ impl Replica {
             return Ok(self.catch_up(peer, change, step));
         }
         let mut effects = self.set_aside_overruled(change);
+        let overruled = match &change.op {
+            Op::Content { node, content, .. } => {
+                // Of a node that was removed and forgotten it may have to come back.
+                self.tree.node(*node).is_none()
+                    || self.overrules(*node, *content, change.version, &self.counters.seen)
+            }
+            _ => false,
+        };
         effects.extend(self.tree.apply_remote(change));
         let made = match &change.op {
             Op::Create { node, .. } => Some(*node),
             _ => None,
         };
         self.counters.seen.applied(change.version, made);
+        if overruled {
+            self.counters.seen.overruled(change.version);
+        }
         self.counters.applied.entry(peer).or_default().seq = change.seq;
         Ok(effects)
     }
@@ -364,6 +388,16 @@ impl Replica {
         let Op::Content { node, base, content, .. } = &change.op else { return Vec::new() };
         let seen = |version: Version| version == *base || planted::has(Bug::DropOverruled);
         self.set_aside_unseen(*node, *content, change.version, &seen)
+    }
+
+    /// Whether the bytes of `node` here are newer than `content`, a version that was not known here
+    /// when they were written: by what is told of them as a state, its author must not take it for
+    /// known.
+    fn overrules(&self, node: NodeId, content: ContentRef, version: Version, seen: &Seen) -> bool {
+        let file = self.tree.node(node).and_then(Node::file);
+        let newest = |file: &FileBody| file.incoming.map_or(file.content, |new| new.content);
+        let newer = file.is_some_and(|f| f.newest_version() > version && newest(f) != content);
+        newer && !seen.has_version(version) && !planted::has(Bug::ForgetOverruled)
     }
 
     fn set_aside_unseen(

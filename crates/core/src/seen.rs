@@ -38,6 +38,19 @@ impl Seen {
         }
     }
 
+    /// The change `version` counts as not seen: what was made without knowing it has overruled it.
+    pub fn overruled(&mut self, version: Version) {
+        if let Some(spans) = self.versions.get_mut(&version.slot) {
+            spans.remove(version.lamport);
+        }
+    }
+
+    /// Whether `version` came, and was overruled by what was made without knowing it.
+    pub fn has_overruled(&self, version: Version) -> bool {
+        let counted = self.versions.get(&version.slot).map_or(0, Spans::newest);
+        counted >= version.lamport && !self.has_version(version)
+    }
+
     /// Everything `other` has seen is seen.
     pub fn merge(&mut self, other: &Seen) {
         for (slot, spans) in &other.nodes {

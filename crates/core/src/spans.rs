@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")]
 pub struct Spans {
-    /// `(after, through]`, ascending, neither empty nor touching.
+    /// `(after, through]`, ascending, neither empty nor touching; an empty last one says how far was
+    /// counted.
     spans: Vec<(u64, u64)>,
 }
 
@@ -14,7 +15,12 @@ pub struct Spans {
 impl From<Vec<(u64, u64)>> for Spans {
     fn from(spans: Vec<(u64, u64)>) -> Self {
         let mut sorted = Spans::default();
-        spans.into_iter().for_each(|(after, through)| sorted.add(after, through));
+        for (after, through) in spans {
+            sorted.add(after, through);
+            if after == through && after > sorted.newest() {
+                sorted.spans.push((after, through));
+            }
+        }
         sorted
     }
 }
@@ -73,6 +79,18 @@ impl Spans {
         }
     }
 
+    /// Takes `number` out, which stays counted.
+    pub fn remove(&mut self, number: u64) {
+        let index = self.spans.partition_point(|(_, through)| *through < number);
+        let Some((after, through)) = self.spans.get(index).copied() else { return };
+        if after < number {
+            let is_last = index + 1 == self.spans.len();
+            let below = Some((after, number - 1)).filter(|(low, high)| low < high);
+            let above = Some((number, through)).filter(|(low, high)| low < high || is_last);
+            self.spans.splice(index..=index, below.into_iter().chain(above));
+        }
+    }
+
     /// Adds all of `other`.
     pub fn merge(&mut self, other: &Spans) {
         other.iter().for_each(|(after, through)| self.add(after, through));
@@ -107,10 +125,14 @@ mod tests {
                 let through = (after + roll(9)).min(59);
                 spans.add(after, through);
                 (after + 1..=through).for_each(|n| plain[n as usize] = true);
+                let out = roll(60);
+                spans.remove(out);
+                plain[out as usize] = false;
             }
             let told: Vec<bool> = (0..60).map(|n| spans.contains(n)).collect();
             assert_eq!(told, plain, "{spans:?}");
             assert!(spans.spans.windows(2).all(|pair| pair[0].1 < pair[1].0), "{spans:?}");
+            assert_eq!(Spans::from(Vec::from(spans.clone())), spans);
         }
     }
 

@@ -223,8 +223,13 @@ fn meet_by_state(seed: u64, both_ways: bool) {
     if both_ways {
         tell(&mut b, &mut a, false);
         drain(&mut a);
-        // What the second meeting set aside at `a` is news for `b`.
-        tell(&mut a, &mut b, false);
+        // What came of one meeting is news for the other, until nothing differs.
+        for _ in 0..3 {
+            tell(&mut a, &mut b, false);
+            drain(&mut b);
+            tell(&mut b, &mut a, false);
+            drain(&mut a);
+        }
     } else {
         assert_eq!(before, contents(&b), "seed {seed}");
     }
@@ -356,4 +361,24 @@ fn a_replica_put_back_gets_its_own_later_work_back_and_loses_none() {
         }
         assert!(a.tree.node(later).is_some(), "seed {seed}: the log goes on");
     }
+}
+
+#[test]
+fn what_changes_while_two_states_are_compared_comes_by_the_log_after_the_end() {
+    let (mut a, mut b) = (replica(A, Counters::default(), 1), replica(B, Counters::default(), 2));
+    create(&mut a, NodeId::ROOT, name(0), Body::Dir);
+    drain(&mut a);
+    let mut plan = a.tells(B);
+    let (ours, theirs) = (index(&a), index(&b));
+    let mut comparison = Comparison::new(&ours);
+    let asked = comparison.ask();
+    comparison.answer(&asked, &[theirs.part(asked[0])]).unwrap();
+    create(&mut a, NodeId::ROOT, name(1), Body::Dir);
+    let meanwhile = drain(&mut a);
+    a.plan(&mut plan, &comparison.differing, &comparison.only_there, false);
+    let nodes: Vec<Change> = plan.nodes.iter().filter_map(|n| a.tell_node(*n, false)).collect();
+    for change in [vec![plan.begin], nodes, vec![plan.end], meanwhile].concat() {
+        b.apply_remote(A, &change).unwrap();
+    }
+    assert_eq!(view(&a), view(&b));
 }

@@ -39,6 +39,11 @@ impl Below {
             .any(|id| self.inodes.get(id).is_some_and(|i| i.content == Some(content)))
     }
 
+    /// Every content that is here.
+    pub fn contents(&self) -> impl Iterator<Item = ContentHash> {
+        self.inodes.values().filter_map(|inode| Some(inode.content?.hash))
+    }
+
     /// Contents of files that have lost their last name.
     pub fn nameless_contents(&self) -> Vec<ContentHash> {
         let named: BTreeSet<NodeId> = self.names.values().copied().collect();
@@ -168,11 +173,13 @@ impl Below {
                 self.size_placeholder(*node, tree);
                 Ok(())
             }
-            // Only an exchange of state adopts, and the runs here meet by their logs.
-            Effect::Adopted { .. }
-            | Effect::Perm { .. }
-            | Effect::Times { .. }
-            | Effect::Xattr { .. } => Ok(()),
+            Effect::Adopted { was, node, .. } => {
+                self.names.values_mut().filter(|id| **id == *was).for_each(|id| *id = *node);
+                let inode = self.inodes.remove(was);
+                self.inodes.extend(inode.map(|inode| (*node, inode)));
+                Ok(())
+            }
+            Effect::Perm { .. } | Effect::Times { .. } | Effect::Xattr { .. } => Ok(()),
         }
     }
 

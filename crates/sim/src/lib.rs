@@ -7,7 +7,9 @@
 
 mod actions;
 mod below;
+mod catch_up;
 mod checks;
+mod crash;
 mod exchange;
 mod failure;
 mod model;

@@ -1,13 +1,10 @@
-//! `lockstep-sim [--seeds N] [--from S] [--apart] [--three] [--crashes] [--all] [--trace]`: runs
-//! seeds and names the first that fail. `--all` runs them under every plan.
+//! `lockstep-sim [--seeds N] [--from S] [--plan NAME] [--shown N] [--trace]`: runs seeds, under every plan or
+//! that of the name, and names the first that fail.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command-line tool")]
 
 use lockstep_sim::Plan;
 use std::time::Instant;
-
-/// Failures shown in full.
-const SHOWN_MAX: usize = 3;
 
 fn main() -> std::process::ExitCode {
     let args: Vec<String> = std::env::args().collect();
@@ -17,20 +14,16 @@ fn main() -> std::process::ExitCode {
         at.and_then(|at| args.get(at + 1)).and_then(|n| n.parse().ok()).unwrap_or(default)
     };
     let (from, seeds) = (number("--from", 0), number("--seeds", 10_000));
-    let replicas = if has("--three") { 3 } else { 2 };
-    let chosen = Plan { replicas, apart: has("--apart"), crashes: has("--crashes") };
-    let plans = match has("--all") {
-        true => Plan::ALL.to_vec(),
-        false => vec![("", chosen)],
-    };
+    let chosen = args.iter().position(|arg| arg == "--plan").and_then(|at| args.get(at + 1));
+    let plans = Plan::ALL.iter().filter(|(name, _)| chosen.is_none_or(|chosen| chosen == name));
     let mut failed = 0;
     for (name, plan) in plans {
-        failed += run(name, plan, from..from + seeds, has("--trace"));
+        failed += run(name, *plan, from..from + seeds, number("--shown", 3), has("--trace"));
     }
     std::process::ExitCode::from(u8::from(failed > 0))
 }
 
-fn run(name: &str, plan: Plan, seeds: std::ops::Range<u64>, trace: bool) -> usize {
+fn run(name: &str, plan: Plan, seeds: std::ops::Range<u64>, shown: u64, trace: bool) -> u64 {
     let (started, count) = (Instant::now(), seeds.end - seeds.start);
     let mut failed = 0;
     for seed in seeds {
@@ -41,7 +34,7 @@ fn run(name: &str, plan: Plan, seeds: std::ops::Range<u64>, trace: bool) -> usiz
         };
         if let Err(failure) = lockstep_sim::run(seed, plan, &mut print) {
             failed += 1;
-            if failed <= SHOWN_MAX {
+            if failed <= shown {
                 println!("{failure}");
             }
         }

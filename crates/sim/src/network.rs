@@ -1,20 +1,26 @@
-//! Connections between replicas in virtual time. Each pair has two lanes in each direction, one
-//! for changes and one for content; a lane keeps its order, the lanes do not keep theirs.
+//! Connections between replicas in virtual time. Each pair has three lanes in each direction:
+//! for changes, for content, and for comparing states; a lane keeps its order, the lanes do not keep theirs.
 
 use crate::rng::Rng;
 use crate::side::{After, Made};
-use lockstep_core::{ContentRef, NodeId, Sequence, Version};
+use lockstep_core::{ContentRef, LogCursor, NodeId, NodeRange, Op, Part, Sequence, Version};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What replicas tell each other.
 #[derive(Clone, Debug)]
 pub enum Message {
-    /// A session begins: how far the sender has the receiver's log.
-    Hello { applied: Sequence },
+    /// A session begins: how far the sender has the receiver's log, its own run, and whether it is
+    /// to be told the state.
+    Hello { applied: LogCursor, incarnation: u64, wants_state: bool },
     /// Changes, in order.
     Batch(Vec<Made>),
-    /// How far the sender has the receiver's log, and for good every log; with its own last change.
-    Ack { applied: Sequence, durable: After, complete: bool },
+    /// How far the sender has the receiver's log, and for good every log; with its own last change,
+    /// and how many batches of this session it has taken.
+    Ack { applied: Sequence, durable: After, complete: bool, taken: u64 },
+    /// What is in these ranges?
+    Ask(Vec<NodeRange>),
+    /// The answer, with the question.
+    Answer(Vec<NodeRange>, Vec<Part>),
     /// A content is asked for.
     Want { node: NodeId, content: ContentRef, version: Version },
     /// The answer: whether the sender has it.
@@ -26,14 +32,21 @@ impl Message {
         match self {
             Message::Hello { .. } | Message::Batch(_) | Message::Ack { .. } => 0,
             Message::Want { .. } | Message::Have { .. } => 1,
+            Message::Ask(_) | Message::Answer(..) => 2,
         }
+    }
+
+    /// A batch of the log: that one is missing is noticed by its numbers.
+    fn is_of_the_log(&self) -> bool {
+        let told = |made: &Made| matches!(made.change.op, Op::Exchange(_));
+        matches!(self, Message::Batch(batch) if !batch.iter().any(told))
     }
 }
 
 /// One direction between two replicas.
 #[derive(Debug, Default)]
 struct Line {
-    lanes: [VecDeque<(u64, Message)>; 2],
+    lanes: [VecDeque<(u64, Message)>; 3],
     /// Takes everything and delivers nothing: the far end is gone and nobody has noticed.
     is_half_open: bool,
     /// Largest delay, in milliseconds.
@@ -98,7 +111,7 @@ impl Network {
     /// One batch on its way from `a` to `b` is lost in an intermediary.
     pub fn lose_one(&mut self, a: usize, b: usize) {
         if let Some(line) = self.lines.get_mut(&(a, b)) {
-            let batch = line.lanes[0].iter().position(|(_, m)| matches!(m, Message::Batch(_)));
+            let batch = line.lanes[0].iter().position(|(_, m)| m.is_of_the_log());
             batch.map(|at| line.lanes[0].remove(at));
         }
     }

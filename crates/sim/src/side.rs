@@ -53,6 +53,12 @@ pub struct Side {
     slots: Vec<Slot>,
     /// Starts so far.
     runs: u64,
+    /// What was written down since the last sync, commit by commit: a power cut leaves a prefix.
+    unsynced: Vec<Image>,
+    /// A copy of the state that somebody made.
+    backup: Option<Image>,
+    /// Contents written over since the last commit.
+    overwritten: Vec<ContentHash>,
 }
 
 impl Side {
@@ -72,6 +78,9 @@ impl Side {
             shipped: Sequence(0),
             slots: slots.to_vec(),
             runs: 0,
+            unsynced: Vec::new(),
+            backup: None,
+            overwritten: Vec::new(),
         };
         side.begin_run(0);
         side.introduce();
@@ -94,6 +103,10 @@ impl Side {
     pub fn local(&mut self, op: Op) -> Result<(), String> {
         self.below.make(&op, &self.replica.tree).map_err(|why| format!("{op:?}: {why}"))?;
         self.keep_bytes(&op);
+        if let Op::Content { node, .. } = &op {
+            let file = self.replica.tree.node(*node).and_then(|n| n.file());
+            self.overwritten.extend(file.map(|file| file.content.hash));
+        }
         let after = self.applied();
         let told = format!("{op:?}");
         let before = self.replica.lamport();
@@ -232,6 +245,8 @@ impl Side {
         self.committed.counters = drained.counters;
         self.replica.log.append(made.iter().map(|m| m.change.clone()));
         self.seen.clear();
+        self.overwritten.clear();
+        self.unsynced.push(Image { below: self.below.clone(), ..self.committed.clone() });
         made
     }
 
@@ -239,6 +254,7 @@ impl Side {
     pub fn sync(&mut self) {
         self.committed.below = self.below.clone();
         self.synced = self.committed.clone();
+        self.unsynced.clear();
         self.is_synced_complete =
             self.wanted().iter().all(|(id, _, version)| self.gone.contains(&(*id, *version)));
     }
@@ -326,6 +342,62 @@ impl Side {
         self.below = image.below.clone();
         self.committed = image.clone();
         self.start(image, now_ms)
+    }
+
+    /// Somebody copies the state directory.
+    pub fn back_up(&mut self) {
+        self.backup = Some(self.synced.clone());
+    }
+
+    /// The state directory is gone; the backing tree is there.
+    pub fn lose_state(&mut self, at: Timespec, now_ms: u64) -> Result<(), String> {
+        self.replace_state(Image::default(), now_ms)?;
+        self.replica.start_without_state();
+        self.scan(at)
+    }
+
+    /// An old copy of the state directory is put back; the backing tree is that of now.
+    pub fn put_back(&mut self, at: Timespec, now_ms: u64) -> Result<(), String> {
+        self.replace_state(self.backup.clone().unwrap_or_default(), now_ms)?;
+        if self.backup.is_none() {
+            self.replica.start_without_state();
+        }
+        self.scan(at)
+    }
+
+    /// The power fails: of the commits since the last sync a prefix survives, of the backing tree at
+    /// least what was there by the last of them.
+    pub fn tear(&mut self, draws: [u64; 2], at: Timespec, now_ms: u64) -> Result<(), String> {
+        let mut images = vec![self.synced.clone()];
+        images.append(&mut self.unsynced);
+        let kept = draws[0] as usize % images.len();
+        let below = kept + draws[1] as usize % (images.len() - kept);
+        self.below = images[below].below.clone();
+        self.replace_state(images.swap_remove(kept), now_ms)?;
+        self.scan(at)
+    }
+
+    fn replace_state(&mut self, image: Image, now_ms: u64) -> Result<(), String> {
+        self.committed = image.clone();
+        self.unsynced.clear();
+        self.synced = Image { below: self.below.clone(), ..image.clone() };
+        self.start(image, now_ms)
+    }
+
+    /// Contents that a user has written over and nobody may have heard of it.
+    pub fn overwritten(&mut self) -> Vec<ContentHash> {
+        std::mem::take(&mut self.overwritten)
+    }
+
+    /// Every content that is here.
+    pub fn contents(&self) -> Vec<ContentHash> {
+        self.below.contents().chain(self.kept.iter().copied()).collect()
+    }
+
+    /// At most `kept` changes are kept for peers that are away.
+    pub fn keep_log(&mut self, kept: u64) {
+        let last = self.committed.counters.last.0;
+        self.committed.log.retain(|seq, _| seq.0 + kept > last);
     }
 
     /// Whether a power cut would take back what a peer may have already.

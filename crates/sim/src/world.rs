@@ -1,17 +1,20 @@
 //! One run: replicas, the connections between them, troubles, and what must hold.
 
 use crate::actions::act;
+use crate::catch_up::Telling;
 use crate::checks;
 use crate::failure::{Check, Failure, FailureKind};
 use crate::network::{Message, Network};
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::side::{After, Made, Side};
-use lockstep_core::{Sequence, Slot, Timespec, limits};
+use lockstep_core::{DigestIndex, Sequence, Slot, Timespec, limits};
 use std::collections::VecDeque;
 
 /// Steps of a run before everybody is connected for good.
 const STEPS: usize = 80;
+/// Changes kept for a peer that is away, where the log is short.
+const LOG_KEPT: u64 = 4;
 /// Rounds in which everything must have arrived then.
 const ROUNDS_MAX: usize = 500;
 
@@ -24,12 +27,29 @@ pub struct Session {
     /// Hello came: changes after `cursor` are to be sent.
     pub is_greeted: bool,
     pub cursor: Sequence,
-    /// Last change of each batch that is not acknowledged.
-    pub in_flight: VecDeque<Sequence>,
+    /// Batches sent in this session, and those of them that are not acknowledged.
+    pub sent: u64,
+    pub in_flight: VecDeque<u64>,
+    /// Batches taken.
+    pub taken: u64,
+    /// The run of the peer that numbers its changes.
+    pub incarnation: u64,
+    /// Whether the peer was asked for its state.
+    pub asked_state: bool,
+    /// The peer is told the state.
+    pub telling: Option<Telling>,
+    /// What this replica's nodes amounted to when the peer began to compare.
+    pub digests: Option<DigestIndex>,
     /// Batches that came and are not applied.
     pub inbox: VecDeque<Vec<Made>>,
     /// What the peer has for good, with all content, as it said last.
     pub heard: Option<After>,
+}
+
+impl Session {
+    pub fn ships_log(&self) -> bool {
+        self.is_greeted && self.telling.is_none()
+    }
 }
 
 /// Everything there is.
@@ -40,7 +60,11 @@ pub struct World<'a> {
     pub network: Network,
     /// Every change that was ever written down.
     pub made: Vec<Made>,
-    plan: Plan,
+    /// Changes that were lost with their author's state; what they had replaced is given up.
+    pub unmade: Vec<Made>,
+    /// Whether anybody was told a state.
+    pub has_exchanged: bool,
+    pub plan: Plan,
     pub now_ms: u64,
     pub trace: &'a mut dyn FnMut(std::fmt::Arguments<'_>),
 }
@@ -72,6 +96,8 @@ impl<'a> World<'a> {
             sessions: slots.iter().map(|_| sessions()).collect(),
             network: Network::new(plan.replicas),
             made: Vec::new(),
+            unmade: Vec::new(),
+            has_exchanged: false,
             plan,
             now_ms: 0,
             trace,
@@ -132,29 +158,9 @@ impl<'a> World<'a> {
             let who = self.rng.below(self.sides.len());
             return self.crash(who);
         }
-        Ok(())
-    }
-
-    fn crash(&mut self, who: usize) -> Check {
-        let (power, at) = (self.rng.chance(50), self.at());
-        let side = &mut self.sides[who];
-        let result = match power && !side.has_shipped_unsynced() {
-            true => {
-                (self.trace)(format_args!("{who} loses power"));
-                let kept = side.last_synced();
-                self.made.retain(|m| m.change.version.slot != side.slot || m.change.seq <= kept);
-                side.cut_power(self.now_ms)
-            }
-            false => {
-                (self.trace)(format_args!("{who} is killed"));
-                side.kill(at, self.now_ms)
-            }
-        };
-        result.map_err(broken)?;
-        // What the scan found is written down before anything else happens.
-        self.commit(who);
-        for other in (0..self.sides.len()).filter(|other| *other != who) {
-            self.network.cut(who, other);
+        if self.plan.loses_state && self.rng.chance(4) {
+            let who = self.rng.below(self.sides.len());
+            return self.disaster(who);
         }
         Ok(())
     }
@@ -168,9 +174,13 @@ impl<'a> World<'a> {
     fn connect(&mut self, a: usize, b: usize) {
         self.network.connect(a, b, &mut self.rng);
         for (me, peer) in [(a, b), (b, a)] {
-            self.sessions[me][peer] = Session::default();
-            let applied = self.sides[me].replica.applied(self.sides[peer].slot);
-            self.send(me, peer, Message::Hello { applied });
+            let slot = self.sides[peer].slot;
+            self.commit(me);
+            let replica = &self.sides[me].replica;
+            let (applied, incarnation) = (replica.cursor(slot), replica.incarnation());
+            let wants_state = replica.wants_state(slot);
+            self.sessions[me][peer] = Session { asked_state: wants_state, ..Session::default() };
+            self.send(me, peer, Message::Hello { applied, incarnation, wants_state });
         }
     }
 
@@ -189,6 +199,9 @@ impl<'a> World<'a> {
     pub fn sync(&mut self, who: usize) {
         self.commit(who);
         self.sides[who].sync();
+        if self.plan.loses_state && self.rng.chance(30) {
+            self.sides[who].back_up();
+        }
         for peer in 0..self.sides.len() {
             self.acknowledge(who, peer);
         }
@@ -197,6 +210,9 @@ impl<'a> World<'a> {
     fn trim(&mut self, who: usize) {
         let known = self.knows_everything(who);
         self.sides[who].trim(known);
+        if self.plan.short_log {
+            self.sides[who].keep_log(LOG_KEPT);
+        }
     }
 
     /// Everybody has what this replica has, and it has what they had made before they did. The rule
@@ -253,6 +269,9 @@ impl<'a> World<'a> {
         (0..self.sides.len()).all(|who| {
             let side = &self.sides[who];
             side.replica.own_shadows().is_empty()
+                && !side.replica.is_catching_up()
+                && self.sides.iter().all(|peer| !side.replica.answers(peer.slot))
+                && self.sessions[who].iter().all(|session| session.telling.is_none())
                 && side.wanted().iter().all(|(id, _, v)| side.gone.contains(&(*id, *v)))
                 && self.knows_everything(who)
         })

@@ -47,4 +47,9 @@ planted! {
     ignore_consequences: IgnoreConsequences, IN_FLIGHT, 300;
     ack_before_sync: AckBeforeSync, CRASHES, 300;
     forget_early: ForgetEarly, IN_FLIGHT, 1000;
+    plan_late: PlanLate, BY_STATE, 200;
+    tell_once: TellOnce, BY_STATE, 200;
+    forget_overruled: ForgetOverruled, BY_STATE, 200;
+    forget_removals: ForgetRemovals, BY_STATE, 200;
+    trust_an_old_state: TrustOldState, STATE_LOST, 100;
 }

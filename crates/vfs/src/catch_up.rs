@@ -68,6 +68,11 @@ impl Volume {
         self.read_state().replica.listens_first(peer)
     }
 
+    /// Whether `peer` is to be told what came of the state it told.
+    pub fn answers(&self, peer: Slot) -> bool {
+        self.read_state().replica.answers(peer)
+    }
+
     /// Whether this run began without any state of earlier ones.
     pub fn began_without_state(&self) -> bool {
         self.began_without_state
@@ -93,7 +98,7 @@ impl Volume {
         only_there: &[NodeId],
         removed_too: bool,
     ) {
-        self.read_state().replica.plan(plan, differing, only_there, removed_too);
+        self.write_state().replica.plan(plan, differing, only_there, removed_too);
     }
 
     /// The states of `nodes`, each after those of directories above it that have changed since
@@ -101,15 +106,8 @@ impl Volume {
     pub fn tell_nodes(&self, nodes: &[NodeId], index: &DigestIndex, told: &mut Told) {
         let state = self.read_state();
         for node in nodes {
-            let mut above = Vec::new();
-            let mut up = state.replica.tree.parent(*node);
-            while up != NodeId::ROOT && !told.done.contains(&up) {
-                if is_new(&state.replica, up, index) {
-                    above.push(up);
-                }
-                up = state.replica.tree.parent(up);
-            }
-            above.reverse();
+            let mut above = state.replica.tree.above(*node);
+            above.retain(|up| !told.done.contains(up) && is_new(&state.replica, *up, index));
             above.push(*node);
             for node in above {
                 if told.done.insert(node) {

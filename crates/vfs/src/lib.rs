@@ -13,8 +13,6 @@
 mod announce;
 mod apply;
 mod attributes;
-mod begun;
-mod carry_out;
 mod catch_up;
 mod clock;
 mod commit;
@@ -27,8 +25,6 @@ mod files;
 mod in_flight;
 mod inline;
 mod install;
-mod keep;
-mod leaving;
 mod namespace;
 mod plan;
 mod progress;

@@ -58,8 +58,7 @@ impl Volume {
         }
         let kept = kept_name(&Holding::new(node, &content));
         let file = self.disk.keep_open(&kept).map_err(|_| ServeError::Gone)?;
-        // Who had it open when it lost its name may go on writing.
-        Ok(Served { file, settled: false })
+        Ok(Served { file, settled: true })
     }
 
     /// The chunks of `content` of `node`.

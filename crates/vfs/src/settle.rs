@@ -128,7 +128,6 @@ impl Volume {
                 Ok(())
             }
             Aside::Kept => {
-                self.keep_leaver(state, loser, &path)?;
                 self.disk.unlink(&path)?;
                 self.drop_name(state, loser, at)
             }
@@ -165,25 +164,23 @@ impl Volume {
         let tree = &state.replica.tree;
         let path = tree.path_in(at.dir, at.name.as_bytes()).ok_or(Errno::NoEntry)?;
         let lends = |id| tree.node(id).and_then(|n| n.file()).is_some_and(|f| f.resident);
-        let lent = lends(loser)
+        let open = self.open_files.lock().contains_key(&winner);
+        if lends(loser)
             && tree.alike(loser, winner)
             && tree.node(winner).and_then(|n| n.file()).is_some()
-            && !lends(winner);
-        if lent {
+            && !lends(winner)
+            && !open
+        {
             let stands = tree.node(winner).ok_or(Errno::Stale)?;
             let version = stands.content_version();
             let (perm, times) = (stands.perm, stands.times);
             let target = tree.path(winner).ok_or(Errno::Stale)?;
-            self.keep_lender(state, loser, &path)?;
             self.disk.rename(&path, &target, RenameMode::Replace)?;
-            let shown = self.disk.open(&target)?;
-            self.dress(&*shown, perm, times)?;
-            self.reopen(winner, Some(shown));
+            self.dress(&*self.disk.open(&target)?, perm, times)?;
             state.replica.tree.content_arrived(winner, version);
             state.wanted.remove(&winner);
             self.transfers.cancel(winner);
         } else {
-            self.keep_leaver(state, loser, &path)?;
             self.disk.unlink(&path)?;
         }
         self.drop_name(state, loser, at)

@@ -12,7 +12,6 @@ use lockstep_disk::{
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A content to be fetched.
 #[derive(Clone)]
@@ -34,10 +33,8 @@ pub struct Transfer {
     /// Name of the temporary file.
     pub(crate) temp: String,
     plan: Mutex<Option<Plan>>,
-    /// Held while a chunk is looked at or written.
+    /// Held while what an interrupted transfer left of a chunk is looked at or overwritten.
     looking: Mutex<()>,
-    /// Whether its file is in place, or gone: it is not its to write to any more.
-    spent: AtomicBool,
 }
 
 /// What is found where a chunk goes.
@@ -54,23 +51,7 @@ pub(crate) enum InPlace {
 impl Transfer {
     pub(crate) fn new(node: NodeId, content: ContentRef) -> Self {
         let temp = crate::serve::kept_name(&Holding::new(node, &content));
-        Transfer {
-            content,
-            temp,
-            plan: Mutex::new(None),
-            looking: Mutex::new(()),
-            spent: AtomicBool::new(false),
-        }
-    }
-
-    /// Its file is in place, or gone.
-    pub(crate) fn spend(&self) {
-        let _looking = self.looking.lock();
-        self.spent.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_spent(&self) -> bool {
-        self.spent.load(Ordering::Relaxed)
+        Transfer { content, temp, plan: Mutex::new(None), looking: Mutex::new(()) }
     }
 
     /// Whether the chunks are known.
@@ -224,29 +205,26 @@ impl Transfer {
 
     /// Takes a chunk in. False if its bytes are not what the manifest says.
     pub fn put_chunk(&self, index: usize, bytes: &[u8]) -> io::Result<bool> {
-        let place = || {
+        let (chunk, offset, file, presence) = {
             let plan = self.plan.lock();
-            let plan = plan.as_ref()?;
-            Some((plan.offsets[index], plan.file.clone(), plan.chunks[index]))
+            let Some(plan) = plan.as_ref() else { return Ok(false) };
+            let presence = plan.chunks[index];
+            (plan.manifest.chunks[index], plan.offsets[index], plan.file.clone(), presence)
         };
-        let Some(chunk) = self.chunk(index) else { return Ok(false) };
-        if place().is_some_and(|(.., presence)| presence == Presence::Here) {
+        if presence == Presence::Here {
             return Ok(true);
         }
         if !verify_chunk(&chunk, bytes) {
             return Ok(false);
         }
-        // Two may bring the same chunk. Once all have come the file may be in place, and somebody
-        // else's to write to.
-        let _looking = self.looking.lock();
-        match place() {
-            _ if self.is_spent() => return Ok(true),
-            None => return Ok(false),
-            Some((.., Presence::Here)) => return Ok(true),
-            // Nobody has looked yet at what stands there: it is overwritten, zeros and all.
-            Some((offset, file, Presence::Unsought)) => file.write_all_at(bytes, offset)?,
-            Some((offset, file, _)) => write_with_holes(&*file, bytes, offset)?,
+        if presence != Presence::Unsought {
+            write_with_holes(&*file, bytes, offset)?;
+            self.mark(index, Presence::Here);
+            return Ok(true);
         }
+        // Nobody has looked yet at what stands there: it is overwritten, zeros and all.
+        let _looking = self.looking.lock();
+        file.write_all_at(bytes, offset)?;
         self.mark(index, Presence::Here);
         Ok(true)
     }

@@ -9,12 +9,13 @@ use super::Replica;
 use crate::attr::Kind;
 use crate::branch::LogCursor;
 use crate::change::{Change, Exchange, Op};
+use crate::content::ContentRef;
 use crate::ids::{NodeId, Sequence, Slot, Version};
 use crate::planted::{self, Bug};
 use crate::seen::Seen;
 use crate::spans::Spans;
 use crate::tree::merge::{Merged, Sight};
-use crate::tree::{Effect, NodeState, Tree};
+use crate::tree::{Effect, Node, NodeState, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What was learned from how a peer opened a session.
@@ -38,6 +39,10 @@ pub(super) struct CatchUp {
     now: Version,
     /// Directories removed here that the peer still has: made again if something new is in them.
     removed_here: BTreeMap<NodeId, NodeState>,
+    /// Contents of the author's that lost to newer ones here, written without knowing them.
+    overruled: Vec<Version>,
+    /// Whether anything differed.
+    differed: bool,
 }
 
 /// What is to be told in one exchange, in this order. Beginning and end are of the moment at which
@@ -45,9 +50,11 @@ pub(super) struct CatchUp {
 /// removals are read when they are told ([`Replica::tell_node`], [`Replica::tell_gone`]).
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// Who is told.
+    pub peer: Slot,
     /// The beginning.
     pub begin: Change,
-    /// Nodes, directories before what is in them.
+    /// Nodes, directories first, each after the one it is in.
     pub nodes: Vec<NodeId>,
     /// Nodes that only the peer has and that were removed here.
     pub gone: Vec<NodeId>,
@@ -104,6 +111,9 @@ impl Replica {
     /// peer there is.
     pub fn meet(&mut self, peer: Slot, theirs: LogCursor, only: bool) -> Met {
         self.catching_up.remove(&peer);
+        if self.told.contains(&peer) {
+            self.answering.insert(peer);
+        }
         if self.counters.lost {
             self.adopting.insert(peer);
         }
@@ -151,9 +161,18 @@ impl Replica {
     /// of the peer.
     pub fn tells(&mut self, peer: Slot) -> Plan {
         self.adopting.remove(&peer);
+        self.answering.remove(&peer);
         let begin = self.told(Sequence(0), Exchange::Begin(self.counters.seen.clone()));
         let end = self.told(self.log.last(), Exchange::End);
-        Plan { begin, nodes: Vec::new(), gone: Vec::new(), end }
+        self.told.insert(peer);
+        Plan { peer, begin, nodes: Vec::new(), gone: Vec::new(), end }
+    }
+
+    /// Whether `peer` is to be told what came of the state it told: what was edited here and removed
+    /// there, or renamed on both sides, is decided by who hears of it, and the other has to know.
+    /// Ends when nothing differs.
+    pub fn answers(&self, peer: Slot) -> bool {
+        self.answering.contains(&peer) && self.catching_up.is_empty()
     }
 
     /// Whether a peer's state is being taken in: names may be in conflict for a moment only.
@@ -164,26 +183,35 @@ impl Replica {
     /// Adds to `plan` what differs in `differing` (nodes here) and that the peer has `only_there`.
     /// `removed_too`: the peer's state was lost, so it also hears what it must not bring back.
     pub fn plan(
-        &self,
+        &mut self,
         plan: &mut Plan,
         differing: &BTreeSet<NodeId>,
         only_there: &[NodeId],
         removed_too: bool,
     ) {
-        let mut nodes: Vec<(usize, NodeId)> =
-            differing.iter().filter_map(|id| Some((self.tree.depth(*id)?, *id))).collect();
+        let peer = plan.peer;
+        // A file may have names in several directories: all of those come first.
+        let is_dir = |id| self.tree.node(id).is_some_and(|node| node.dir().is_some());
+        let rank = |id: &NodeId| Some((!is_dir(*id), self.tree.depth(*id)?, *id));
+        let mut nodes: Vec<_> = differing.iter().filter_map(rank).collect();
         nodes.sort_unstable();
-        let mut nodes: Vec<NodeId> = nodes.into_iter().map(|(_, id)| id).collect();
+        let mut nodes: Vec<NodeId> = nodes.into_iter().map(|(_, _, id)| id).collect();
         let mut gone = only_there.to_vec();
         if removed_too {
             let removed = self.tree.removed_by_depth();
             gone.extend(removed.iter().rev());
             nodes.extend(removed);
         }
-        gone.retain(|id| self.counters.seen.has_node(*id));
+        let forgets = planted::has(Bug::ForgetRemovals);
+        gone.retain(|id| self.counters.seen.has_node(*id) && !forgets);
         if planted::has(Bug::PlanLate) {
             plan.end = self.told(self.log.last(), Exchange::End);
         }
+        // Until nothing differs: a session may end before all was told.
+        match nodes.is_empty() && gone.is_empty() {
+            true => self.told.remove(&peer),
+            false => self.told.insert(peer),
+        };
         (plan.nodes, plan.gone) = (nodes, gone);
     }
 
@@ -200,10 +228,13 @@ impl Replica {
         tellable.then(|| self.told(Sequence(0), Exchange::Node(Box::new(state))))
     }
 
-    /// The removal of `node` as a step of an exchange, unless it is back.
+    /// The removal of `node` as a step of an exchange; if it is back, its state: it may have lost
+    /// names that the peer still shows.
     pub fn tell_gone(&self, node: NodeId) -> Option<Change> {
-        let lacks = self.tree.node(node).is_none_or(|node| node.is_unlinked());
-        lacks.then(|| self.told(Sequence(0), Exchange::Gone(node)))
+        match self.tree.node(node).is_none_or(|node| node.is_unlinked()) {
+            true => Some(self.told(Sequence(0), Exchange::Gone(node))),
+            false => self.tell_node(node, false),
+        }
     }
 
     fn told(&self, seq: Sequence, step: Exchange) -> Change {
@@ -218,18 +249,18 @@ impl Replica {
                 theirs: self.possibly_seen(peer, theirs),
                 now: change.version,
                 removed_here: BTreeMap::new(),
+                overruled: Vec::new(),
+                differed: false,
             };
             self.catching_up.insert(peer, begun);
             return Vec::new();
         }
         // A step without a beginning belongs to a session that is over.
         let Some(mut with) = self.catching_up.remove(&peer) else { return Vec::new() };
+        with.differed |= !matches!(step, Exchange::End);
         let effects = match step {
             Exchange::Node(state) => self.take_state(peer, state, &mut with),
-            Exchange::Gone(node) => {
-                let removal = |tree: &mut Tree| tree.merge_removal(*node, with.sight());
-                self.tree.recorded(removal).1
-            }
+            Exchange::Gone(node) => self.take_removal(*node, &mut with),
             Exchange::Begin(_) | Exchange::End => {
                 self.caught_up(peer, change.seq, &with);
                 return Vec::new();
@@ -255,8 +286,26 @@ impl Replica {
         seen
     }
 
+    fn take_removal(&mut self, node: NodeId, with: &mut CatchUp) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let version = self.tree.node(node).map(Node::content_version).unwrap_or_default();
+        if with.theirs.has_overruled(version) {
+            // Removed with bytes that had taken the place of these: no edit of the node itself.
+            let nothing = ContentRef::default();
+            let newest = Version { lamport: u64::MAX, slot: self.slot };
+            effects.extend(self.set_aside_unseen(node, nothing, newest, &|_| false));
+            let of_author = with.theirs.versions.entry(version.slot).or_default();
+            of_author.add(version.lamport - 1, version.lamport);
+        }
+        let removal = |tree: &mut Tree| tree.merge_removal(node, with.sight());
+        effects.extend(self.tree.recorded(removal).1);
+        effects
+    }
+
     fn take_state(&mut self, peer: Slot, state: &NodeState, with: &mut CatchUp) -> Vec<Effect> {
         let mut effects = Vec::new();
+        let by_log = self.comes_by_log(peer, state, with.now);
+        let state = by_log.as_ref().unwrap_or(state);
         if self.adopting.contains(&peer)
             && self.tree.node(state.node).is_none()
             && let Some(twin) = self.tree.twin(state, self.slot, &with.theirs)
@@ -270,6 +319,9 @@ impl Replica {
             let seen = |version| with.theirs.has_version(version);
             let version = state.content_version;
             effects.extend(self.set_aside_unseen(state.node, content, version, &seen));
+            if self.overrules(state.node, content, version, &with.own) {
+                with.overruled.push(version);
+            }
         }
         self.make_parents_again(state, with, &mut effects);
         let (merged, made) = self.tree.recorded(|tree| tree.merge(state, with.sight()));
@@ -278,6 +330,15 @@ impl Replica {
             with.removed_here.insert(state.node, state.clone());
         }
         effects
+    }
+
+    /// `state` without its content, if that was written after the exchange began: its change comes by
+    /// the log, with the version it was based on.
+    fn comes_by_log(&self, peer: Slot, state: &NodeState, began: Version) -> Option<NodeState> {
+        let version = state.content_version;
+        let later = version.slot == peer && version > began;
+        (later && self.tree.node(state.node).is_some())
+            .then(|| NodeState { content_version: Version::default(), ..state.clone() })
     }
 
     /// A directory removed here in which the peer has something new comes back for it.
@@ -303,9 +364,13 @@ impl Replica {
 
     fn caught_up(&mut self, peer: Slot, seq: Sequence, with: &CatchUp) {
         self.counters.seen.merge(&with.theirs);
+        with.overruled.iter().for_each(|version| self.counters.seen.overruled(*version));
         self.counters.applied.entry(peer).or_default().seq = seq;
         self.adopting.remove(&peer);
         self.counters.lost = false;
+        if with.differed && !planted::has(Bug::TellOnce) {
+            self.answering.insert(peer);
+        }
     }
 }
 

@@ -16,7 +16,7 @@ impl Tree {
                 dir.replace(&link.shown, new);
             }
             let place = Place { dir: link.parent, name: link.shown.clone() };
-            self.recorded.push(Effect::Adopted { was: old, place });
+            self.recorded.push(Effect::Adopted { was: old, node: new, place });
         }
         let children: Vec<NodeId> =
             node.dir().map_or(Vec::new(), |dir| dir.after(0).map(|(_, _, id)| id).collect());

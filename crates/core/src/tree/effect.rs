@@ -99,6 +99,8 @@ pub enum Effect {
     Adopted {
         /// The node it was taken for.
         was: NodeId,
+        /// The node it is.
+        node: NodeId,
         /// Its name.
         place: Place,
     },

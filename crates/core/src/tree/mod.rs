@@ -178,6 +178,21 @@ impl Tree {
         self.node(id).and_then(|node| node.links.first()).map_or(NodeId::ROOT, |link| link.parent)
     }
 
+    /// All directories above a node, by any of its names, each after those above it.
+    pub fn above(&self, id: NodeId) -> Vec<NodeId> {
+        let mut above = Vec::new();
+        for link in self.node(id).map_or(&[][..], |node| &node.links) {
+            let mut up = link.parent;
+            let mut chain = Vec::new();
+            while up != NodeId::ROOT && !above.contains(&up) {
+                chain.push(up);
+                up = self.parent(up);
+            }
+            above.extend(chain.into_iter().rev());
+        }
+        above
+    }
+
     /// Path of a node's first name relative to the volume's root; `None` if it has no name.
     pub fn path(&self, id: NodeId) -> Option<PathBuf> {
         let mut names = Vec::new();

@@ -3,7 +3,6 @@
 
 use super::ship::Shipment;
 use lockstep_core::{Change, Comparison, DigestIndex, NodeId, Sequence, limits};
-use lockstep_net::Hello;
 use lockstep_vfs::Told;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -15,11 +14,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 type Difference = (BTreeSet<NodeId>, Vec<NodeId>);
 
 impl Shipment<'_> {
-    /// Brings the peer up to date by state. Answers where the log goes on; `None` if the session
+    /// Brings the peer up to date by state, which may have been lost there. Answers where the log goes on; `None` if the session
     /// ended before.
-    pub(super) fn tell_state(&mut self, theirs: &Hello) -> Option<Sequence> {
+    pub(super) fn tell_state(&mut self, to_lost: bool) -> Option<Sequence> {
         // Of two that both lost their state, the one in the lower slot begins.
-        let first = theirs.wants_state && self.pump.spec.slot < self.peer.slot;
+        let first = to_lost && self.pump.spec.slot < self.peer.slot;
         while !first && self.pump.volume.listens_first(self.peer.slot) {
             if !self.goes_on() {
                 return None;
@@ -35,11 +34,11 @@ impl Shipment<'_> {
             "the log does not reach the peer: it is told what differs"
         );
         let volume = &self.pump.volume;
-        volume.plan_exchange(&mut plan, &differing, &only_there, theirs.wants_state);
+        volume.plan_exchange(&mut plan, &differing, &only_there, to_lost);
         self.pump.counters.state_exchanges.fetch_add(1, Ordering::Relaxed);
         self.send(std::slice::from_ref(&plan.begin)).then_some(())?;
         let mut told = Told::default();
-        told.to_lost = theirs.wants_state;
+        told.to_lost = to_lost;
         for nodes in plan.nodes.chunks(limits::BATCH_NOTIFICATIONS_MAX) {
             self.pump.volume.tell_nodes(nodes, &index, &mut told);
             let changes = std::mem::take(&mut told.changes);

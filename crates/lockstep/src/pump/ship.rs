@@ -13,6 +13,8 @@ use tokio::task::JoinHandle;
 
 const IDLE: Duration = Duration::from_secs(1);
 const LOOK_FOR_ANSWERS: Duration = Duration::from_millis(5);
+/// Times in one session that the peer is told what came of the state it told.
+const STATE_ANSWERS_MAX: usize = 8;
 
 /// One session's sending side.
 pub(super) struct Shipment<'a> {
@@ -45,9 +47,18 @@ impl Shipment<'_> {
     fn run(mut self) {
         let theirs = self.link.their_hello().clone();
         let by_log = !theirs.wants_state && self.pump.volume.log_reaches(theirs.applied);
-        let start = if by_log { Some(theirs.applied.seq) } else { self.tell_state(&theirs) };
+        let start = match by_log {
+            true => Some(theirs.applied.seq),
+            false => self.tell_state(theirs.wants_state),
+        };
         let Some(mut cursor) = start else { return };
+        let mut answers = 0;
         while self.goes_on() {
+            if answers < STATE_ANSWERS_MAX && self.pump.volume.answers(self.peer.slot) {
+                answers += 1;
+                let Some(end) = self.tell_state(false) else { return };
+                cursor = end;
+            }
             self.collect_answers(limits::BATCHES_IN_FLIGHT_MAX - 1);
             match self.pump.volume.log_after(cursor, limits::BATCH_NOTIFICATIONS_MAX) {
                 Ok(changes) if changes.is_empty() => self.rest(),

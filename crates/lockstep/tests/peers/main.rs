@@ -30,6 +30,5 @@ mod reuse;
 mod seed_bugs;
 mod state_away;
 mod state_lost;
-mod storm;
 mod trash;
 mod verify;
