@@ -330,6 +330,11 @@ impl Replica {
         outbox.changes
     }
 
+    /// Whether `node` was made here after the last drain: nobody else has heard of it.
+    pub fn is_untold(&self, node: NodeId) -> bool {
+        node.slot() == self.slot && node.counter() > self.written.node
+    }
+
     /// Whether anything is to be written down.
     pub fn has_unwritten(&self) -> bool {
         !self.pending.is_empty()

@@ -61,9 +61,14 @@ impl Volume {
 
     /// Describes an open file, with its writers waiting, and queues the change.
     pub(crate) fn describe_open(&self, open: &Arc<OpenFile>) {
+        let _writers_wait = open.writing.write();
+        self.describe_alone(open);
+    }
+
+    /// The same for who holds the file's `writing` lock.
+    pub(crate) fn describe_alone(&self, open: &OpenFile) {
         let Some(file) = open.resident() else { return };
         let started = self.clock.running();
-        let _writers_wait = open.writing.write();
         if !self.is_still_due(open.node) {
             return;
         }

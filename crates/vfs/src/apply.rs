@@ -1,16 +1,11 @@
 //! A peer's changes take effect: tree first, then disk, then the kernel's caches.
 
-use crate::conflicts::Unmarked;
-use crate::errno::Errno;
-use crate::trash::TrashReason;
+use crate::files::OpenFile;
 use crate::volume::{State, Volume};
-use crate::xattrs::is_private;
 use lockstep_core::change::{Exchange, RenameTarget};
-use lockstep_core::tree::{Node, NodeBody};
-use lockstep_core::{Change, Effect, Kind, NodeId, Op, OutOfOrder, Place, Sequence, Slot};
-use lockstep_disk::{DiskFile, RenameMode, XattrFlags, describe_bytes};
+use lockstep_core::{Change, Effect, NodeId, Op, OutOfOrder, Place, Sequence, Slot};
+use lockstep_disk::describe_bytes;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -62,12 +57,18 @@ impl Volume {
         for incoming in changes {
             self.announce_before(&incoming.change.op);
         }
-        let mut stale = Vec::new();
-        let result = {
-            let mut state = self.write_state();
-            state.trash.author = peer;
-            self.finish_effects(&mut state, &mut stale)
-                .and_then(|()| self.apply_all(&mut state, peer, changes, &mut stale))
+        self.note_batch(peer, changes)?;
+        let (mut stale, mut rest) = (Vec::new(), changes);
+        let result = loop {
+            match self.apply_unwritten(peer, rest, &mut stale) {
+                Ok(done) => rest = &rest[done..],
+                Err(error) => break Err(error),
+            }
+            let Some((first, others)) = rest.split_first() else { break Ok(()) };
+            if let Err(error) = self.apply_alone(peer, first, &mut stale) {
+                break Err(error);
+            }
+            rest = others;
         };
         self.tell_kernel(stale);
         self.settle_own_shadows();
@@ -91,56 +92,100 @@ impl Volume {
 
     /// A local edit of a file that the change touches is announced first: then both are versions.
     fn announce_before(&self, op: &Op) {
-        let target = match op {
-            Op::Rename { target: RenameTarget::Replaced { node, .. }, .. } => Some(*node),
-            Op::Content { node, .. } | Op::Unlink { node, .. } => Some(*node),
-            Op::Exchange(Exchange::Gone(node)) => Some(*node),
-            Op::Exchange(Exchange::Node(state)) => Some(state.node),
-            _ => None,
-        };
-        if let Some(node) = target {
+        if let Some(node) = taken_by(op) {
             self.wait_for_writers(node);
             self.announce_if_written(node);
         }
     }
 
-    fn apply_all(
+    /// Applies changes up to the first about a file that somebody is writing to; how many.
+    pub(crate) fn apply_unwritten(
         &self,
-        state: &mut State,
         peer: Slot,
         changes: &[Incoming],
         stale: &mut Vec<Stale>,
+    ) -> Result<usize, ApplyError> {
+        let mut state = self.write_state();
+        state.trash.author = peer;
+        self.finish_effects(&mut state, stale)?;
+        for (done, incoming) in changes.iter().enumerate() {
+            let written = |node: &NodeId| {
+                let file = state.replica.tree.node(*node).and_then(|n| n.file());
+                file.is_some_and(|file| file.dirty) || self.is_being_written(*node)
+            };
+            if written_by(&incoming.change.op).iter().any(written) {
+                return Ok(done);
+            }
+            self.apply_one(&mut state, peer, incoming, stale)?;
+        }
+        Ok(changes.len())
+    }
+
+    /// Applies a change about files that are being written: all that they hold is announced before,
+    /// and nobody writes meanwhile.
+    fn apply_alone(
+        &self,
+        peer: Slot,
+        incoming: &Incoming,
+        stale: &mut Vec<Stale>,
     ) -> Result<(), ApplyError> {
-        for incoming in changes {
-            match state.replica.expects(peer, &incoming.change) {
-                Err(OutOfOrder::Duplicate(_)) => {
-                    self.tally.repeated.fetch_add(1, Ordering::Relaxed);
-                    continue;
-                }
-                Err(OutOfOrder::Gap { expected, got }) => {
-                    return Err(ApplyError::Gap { expected, got });
-                }
-                Ok(()) => {}
+        let nodes = written_by(&incoming.change.op);
+        taken_by(&incoming.change.op).into_iter().for_each(|node| self.announce_if_written(node));
+        loop {
+            let open: Vec<_> = nodes.iter().filter_map(|node| self.open_file(*node)).collect();
+            let _writers_wait: Vec<_> = open.iter().map(|open| open.writing.write()).collect();
+            for open in open.iter().filter(|o| taken_by(&incoming.change.op) == Some(o.node)) {
+                self.write_state().announce.hasten(open.node, self.now_ms());
+                self.describe_alone(open);
             }
-            if let Some(node) = self.must_wait_for(state, &incoming.change.op) {
-                self.want_now(state, node);
-                return Err(ApplyError::Waiting(node));
-            }
-            let hidden = self.hidden_by(state, &incoming.change);
-            let Ok(effects) = state.replica.apply_remote(peer, &incoming.change) else { continue };
-            if !matches!(incoming.change.op, Op::Exchange(_)) {
-                self.tally.applied.fetch_add(1, Ordering::Relaxed);
-            }
-            state.hidden.extend(hidden);
-            state.effects.extend(effects);
-            state.effects.extend(state.replica.take_consequences());
-            self.finish_effects(state, stale)?;
-            if let Some(bytes) = &incoming.inline {
-                let node = incoming.change.op.node();
-                self.take_inline(state, node, bytes, stale).map_err(ApplyError::Disk)?;
+            let mut state = self.write_state();
+            let waits = |now: Arc<OpenFile>| open.iter().any(|waiting| Arc::ptr_eq(waiting, &now));
+            if nodes.iter().filter_map(|node| self.open_file(*node)).all(waits) {
+                return self.apply_one(&mut state, peer, incoming, stale);
             }
         }
-        Ok(())
+    }
+
+    fn apply_one(
+        &self,
+        state: &mut State,
+        peer: Slot,
+        incoming: &Incoming,
+        stale: &mut Vec<Stale>,
+    ) -> Result<(), ApplyError> {
+        match state.replica.expects(peer, &incoming.change) {
+            Err(OutOfOrder::Duplicate(_)) => {
+                self.tally.repeated.fetch_add(1, Ordering::Relaxed);
+                return Ok(());
+            }
+            Err(OutOfOrder::Gap { expected, got }) => {
+                return Err(ApplyError::Gap { expected, got });
+            }
+            Ok(()) => {}
+        }
+        if let Some(node) = self.must_wait_for(state, &incoming.change.op) {
+            self.want_now(state, node);
+            return Err(ApplyError::Waiting(node));
+        }
+        if !matches!(incoming.change.op, Op::Exchange(_)) {
+            self.note_begun(peer, incoming.change.seq).map_err(ApplyError::Disk)?;
+        }
+        let hidden = self.hidden_by(state, &incoming.change);
+        let Ok(effects) = state.replica.apply_remote(peer, &incoming.change) else { return Ok(()) };
+        if !matches!(incoming.change.op, Op::Exchange(_)) {
+            self.tally.applied.fetch_add(1, Ordering::Relaxed);
+        }
+        state.hidden.extend(hidden);
+        state.effects.extend(effects);
+        state.effects.extend(state.replica.take_consequences());
+        self.finish_effects(state, stale)?;
+        match &incoming.inline {
+            Some(bytes) => {
+                let node = incoming.change.op.node();
+                self.take_inline(state, node, bytes, stale).map_err(ApplyError::Disk)
+            }
+            None => Ok(()),
+        }
     }
 
     /// A file may not be replaced by one whose content is absent: until it is here, the old one
@@ -187,190 +232,6 @@ impl Volume {
         stale
     }
 
-    fn carry_out(&self, state: &mut State, effect: &Effect) -> io::Result<()> {
-        match effect {
-            Effect::Made { node, path, .. } => self.make_below(state, *node, path),
-            Effect::Linked { existing, path, .. } => ignore(
-                self.disk.link(existing, path),
-                &[io::ErrorKind::AlreadyExists, io::ErrorKind::NotFound],
-            ),
-            Effect::Removed { node, path, is_dir, .. } => {
-                let removed = match is_dir {
-                    true => self.remove_dir_below(state, path),
-                    false => self.remove_below(state, *node, path),
-                };
-                self.after_unlink(state, *node);
-                ignore(removed, &[io::ErrorKind::NotFound])
-            }
-            Effect::Moved { node, from_path, to_path, replaced, .. } => {
-                if let Some(old) = replaced {
-                    self.hold_replaced(state, *old, to_path);
-                    self.after_unlink(state, *old);
-                    if self.stand_in(state, (*node, from_path), (*old, to_path))? {
-                        return Ok(());
-                    }
-                    self.trash_replaced(state, *old, to_path, TrashReason::Replaced);
-                }
-                let mode = match replaced {
-                    Some(_) => RenameMode::Replace,
-                    None => RenameMode::NoReplace,
-                };
-                let moved = match self.disk.rename(from_path, to_path, mode) {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                        self.clear_stray(to_path, Kind::File)?;
-                        self.disk.rename(from_path, to_path, RenameMode::NoReplace)
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                        self.clear_leftovers(state, to_path)?;
-                        self.disk.rename(from_path, to_path, RenameMode::Replace)
-                    }
-                    other => other,
-                };
-                ignore(moved, &[io::ErrorKind::NotFound])
-            }
-            Effect::Swapped { a_path, b_path, .. } => {
-                let swapped = self.disk.rename(a_path, b_path, RenameMode::Exchange);
-                ignore(swapped, &[io::ErrorKind::NotFound])
-            }
-            Effect::Adopted { .. } => Ok(()),
-            Effect::SetAside { node, copy, from, to, .. } => {
-                self.set_aside(state, *copy, from, to)?;
-                let kept = state.replica.tree.node(*node).and_then(|n| n.links.first());
-                if let Some(place) =
-                    kept.map(|link| Place { dir: link.parent, name: link.shown.clone() })
-                {
-                    state.unmarked.push(Unmarked { copy: *copy, kept: *node, place });
-                }
-                Ok(())
-            }
-            Effect::Perm { node } => present(state, *node)
-                .map_or(Ok(()), |(path, stands)| self.dress_perm(&path, stands)),
-            Effect::Times { node } => present(state, *node)
-                .map_or(Ok(()), |(path, stands)| self.dress_times(&path, stands)),
-            Effect::Xattr { node, name } => present(state, *node)
-                .map_or(Ok(()), |(path, stands)| self.dress_xattr(&path, stands, name)),
-            Effect::Wanted { node } => {
-                if state.want(*node) {
-                    self.transfers.queue(*node, false);
-                }
-                self.size_placeholder(state, *node)
-            }
-        }
-    }
-
-    fn make_below(&self, state: &mut State, node: NodeId, path: &Path) -> io::Result<()> {
-        let Some(stands) = state.replica.tree.node(node) else { return Ok(()) };
-        let mode = self.backing_mode(stands.perm, stands.kind());
-        let absent = stands.file().is_some_and(|file| !file.resident);
-        self.clear_stray(path, stands.kind())?;
-        match &stands.body {
-            NodeBody::File(file) if absent => {
-                self.disk.placeholder(path, file.content.size_bytes)?;
-                self.reopen(node, None);
-            }
-            NodeBody::File(_) => {
-                let fresh = self.disk.create(path, mode)?;
-                self.reopen(node, Some(fresh));
-            }
-            NodeBody::Dir(_) => {
-                ignore(self.disk.mkdir(path, mode), &[io::ErrorKind::AlreadyExists])?
-            }
-            NodeBody::Symlink(target) => self.disk.symlink(target, path)?,
-            NodeBody::Fifo => self.disk.mknod(path, 0o010_000 | mode, 0)?,
-            NodeBody::Socket => self.disk.mknod(path, 0o140_000 | mode, 0)?,
-        }
-        // Here, not where the tree has it: a further effect of the same change may move it there.
-        if !absent {
-            self.dress_perm(path, stands)?;
-            self.dress_times(path, stands)?;
-            stands.xattrs.keys().try_for_each(|name| self.dress_xattr(path, stands, name))?;
-        }
-        if absent && state.want(node) {
-            self.transfers.queue(node, false);
-        }
-        Ok(())
-    }
-
-    /// Whoever has `node` open, perhaps from before it was removed, goes on with what stands below
-    /// now.
-    pub(crate) fn reopen(&self, node: NodeId, file: Option<Arc<dyn DiskFile>>) {
-        if let Some(open) = self.open_files.lock().get(&node) {
-            *open.file.write() = file;
-        }
-    }
-
-    /// Something the tree does not know stands where a new node goes: it was put there behind the
-    /// volume's back. It is moved beside, where the next scan finds it, never overwritten.
-    fn clear_stray(&self, path: &Path, kind: Kind) -> io::Result<()> {
-        let Ok(stray) = self.disk.stat(path) else { return Ok(()) };
-        if kind == Kind::Dir && stray.file_type.kind() == Some(Kind::Dir) {
-            return Ok(());
-        }
-        if self.disk.is_placeholder(path).unwrap_or(false) {
-            return self.disk.unlink(path);
-        }
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(" (found here {})", stray.ino));
-        self.disk.rename(path, Path::new(&beside), RenameMode::NoReplace)
-    }
-
-    /// Copies what `from` holds to `to`, the file of the node `copy`, and has it announced: whatever
-    /// a writer does meanwhile, the bytes announced are those that are there.
-    fn set_aside(&self, state: &mut State, copy: NodeId, from: &Path, to: &Path) -> io::Result<()> {
-        ignore(self.disk.unlink(to), &[io::ErrorKind::NotFound])?;
-        let source = self.disk.open(from)?;
-        let target = self.disk.create(to, self.disk.stat(from)?.mode)?;
-        let copied = source.copy_all_to(&*target)?;
-        if let Some(stands) = state.replica.tree.node(copy) {
-            self.dress(&*target, stands.perm, stands.times)?;
-        }
-        self.written_below(state, copy, copied);
-        Ok(())
-    }
-
-    fn dress_perm(&self, path: &Path, stands: &Node) -> io::Result<()> {
-        if self.privileged {
-            self.disk.set_owner(path, stands.perm.uid, stands.perm.gid)?;
-        }
-        self.disk.set_mode(path, self.backing_mode(stands.perm, stands.kind()))
-    }
-
-    fn dress_times(&self, path: &Path, stands: &Node) -> io::Result<()> {
-        match stands.kind() {
-            Kind::Dir => Ok(()),
-            _ => self.disk.set_times(path, stands.times.atime, stands.times.mtime),
-        }
-    }
-
-    pub(crate) fn dress_xattr(&self, path: &Path, stands: &Node, name: &[u8]) -> io::Result<()> {
-        if is_private(name) {
-            return Ok(());
-        }
-        match stands.xattrs.get(name) {
-            Some((_, Some(value))) => self.disk.set_xattr(path, name, value, XattrFlags::Any),
-            _ => match self.disk.remove_xattr(path, name).map_err(Errno::from) {
-                Ok(()) | Err(Errno::NoData) => Ok(()),
-                Err(errno) => Err(io::Error::from_raw_os_error(errno.raw())),
-            },
-        }
-    }
-
-    /// A file that was shown empty and now has absent content stands below as a placeholder; one
-    /// that is empty now no longer does.
-    fn size_placeholder(&self, state: &State, node: NodeId) -> io::Result<()> {
-        let tree = &state.replica.tree;
-        let Some(file) = tree.node(node).and_then(|n| n.file()) else { return Ok(()) };
-        if file.resident {
-            return self.empty_placeholder(state, node);
-        }
-        let Some(path) = tree.path(node) else { return Ok(()) };
-        self.reopen(node, None);
-        if self.disk.is_placeholder(&path).unwrap_or(false) {
-            return Ok(());
-        }
-        self.put_placeholder(state, node, file.content.size_bytes)
-    }
-
     /// Content that travelled with its change goes in place at once, unless someone has the file
     /// open: then a fetcher does it when readers allow.
     fn take_inline(
@@ -415,13 +276,25 @@ impl Volume {
     }
 }
 
-/// The path and the node, if its own inode stands below.
-fn present(state: &State, node: NodeId) -> Option<(std::path::PathBuf, &Node)> {
-    let stands = state.replica.tree.node(node)?;
-    if stands.file().is_some_and(|file| !file.resident) {
-        return None;
+/// The file whose bytes or name `op` takes away.
+fn taken_by(op: &Op) -> Option<NodeId> {
+    match op {
+        Op::Rename { target: RenameTarget::Replaced { node, .. }, .. } => Some(*node),
+        Op::Content { node, .. } | Op::Unlink { node, .. } => Some(*node),
+        Op::Exchange(Exchange::Gone(node)) => Some(*node),
+        Op::Exchange(Exchange::Node(state)) => Some(state.node),
+        _ => None,
     }
-    Some((state.replica.tree.path(node)?, stands))
+}
+
+/// The files that may be others below, or gone, once `op` is applied; in the order in which they
+/// are locked.
+fn written_by(op: &Op) -> Vec<NodeId> {
+    let mut nodes = vec![op.node()];
+    nodes.extend(taken_by(op));
+    nodes.sort_unstable();
+    nodes.dedup();
+    nodes
 }
 
 fn note_stale(state: &State, effect: &Effect, stale: &mut Vec<Stale>) {
@@ -449,15 +322,5 @@ fn note_stale(state: &State, effect: &Effect, stale: &mut Vec<Stale>) {
         | Effect::Times { node }
         | Effect::Xattr { node, .. }
         | Effect::Wanted { node } => stale.push(Stale::Node(*node)),
-    }
-}
-
-fn ignore(result: io::Result<()>, kinds: &[io::ErrorKind]) -> io::Result<()> {
-    match result {
-        Err(error) if kinds.contains(&error.kind()) => {
-            tracing::debug!(%error, "the backing tree already differed");
-            Ok(())
-        }
-        other => other,
     }
 }

@@ -5,7 +5,7 @@ use crate::request::{Fh, Opened};
 use crate::volume::{Hold, State, Volume};
 use lockstep_core::{NodeId, Perm, limits};
 use lockstep_disk::DiskFile;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,11 +99,15 @@ impl Volume {
         self.wait_while_replacing(node);
         let writable = matches!(flags & O_ACCMODE, O_WRONLY | O_RDWR);
         let truncates = flags & O_TRUNC != 0 && writable;
-        if writable && self.is_only_kept(node) {
-            return Err(Errno::Stale);
-        }
-        let open = self.open_for_moment(node)?;
-        let opened = self.add_handle(&open, flags, true);
+        let (open, opened) = {
+            let state = self.read_state();
+            if writable && self.is_only_kept(&state, node) {
+                return Err(Errno::Stale);
+            }
+            let open = self.open_in(&state, node)?;
+            let opened = self.add_handle(&open, flags, true);
+            (open, opened)
+        };
         self.close_moment(&open);
         let prepared = match (truncates, writable) {
             (true, _) => self.resize(&open, 0),
@@ -121,8 +125,8 @@ impl Volume {
 
     /// Whether `node` has lost its name and nobody writes to it: its bytes may be kept for a peer,
     /// and who comes to write looks the name up again.
-    fn is_only_kept(&self, node: NodeId) -> bool {
-        let unlinked = self.read_state().replica.tree.node(node).is_some_and(|n| n.is_unlinked());
+    fn is_only_kept(&self, state: &State, node: NodeId) -> bool {
+        let unlinked = state.replica.tree.node(node).is_some_and(|n| n.is_unlinked());
         unlinked && !self.is_being_written(node)
     }
 
@@ -134,13 +138,16 @@ impl Volume {
 
     /// The open file of `node`, kept open until [`Volume::close_moment`].
     pub(crate) fn open_for_moment(&self, node: NodeId) -> Result<Arc<OpenFile>> {
-        let state = self.read_state();
+        self.open_in(&self.read_state(), node)
+    }
+
+    fn open_in(&self, state: &State, node: NodeId) -> Result<Arc<OpenFile>> {
         let mut open_files = self.open_files.lock();
         if let Some(open) = open_files.get(&node) {
             open.users.lock().handles += 1;
             return Ok(open.clone());
         }
-        let file = self.open_below(&state, node)?;
+        let file = self.open_below(state, node)?;
         let open = OpenFile::new(node, file);
         open.users.lock().handles += 1;
         open_files.insert(node, open.clone());
@@ -249,10 +256,7 @@ impl Volume {
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > limits::FILE_MAX_BYTES) {
             return Err(Errno::TooBig);
         }
-        let file = self.make_resident(&handle.open)?;
-        let _writing = handle.open.writing.read();
-        let file = handle.open.resident().unwrap_or(file);
-        self.about_to_write(handle.open.node);
+        let (_writing, file) = self.begin_writing(&handle.open)?;
         let at = match append {
             true => file.stat()?.size_bytes,
             false => offset,
@@ -265,6 +269,33 @@ impl Volume {
             cache.invalidate_node(handle.open.node);
         }
         Ok(bytes.len() as u32)
+    }
+
+    /// The file of `open`, to be written to for as long as the lock that comes with it is held.
+    pub(crate) fn begin_writing<'o>(
+        &self,
+        open: &'o Arc<OpenFile>,
+    ) -> Result<(RwLockReadGuard<'o, ()>, Arc<dyn DiskFile>)> {
+        loop {
+            let found = self.make_resident(open)?;
+            let writing = open.writing.read();
+            // A peer's change may have taken the bytes away again before the lock.
+            let Some(file) = open.resident() else {
+                self.adopt_found(open, found);
+                continue;
+            };
+            self.about_to_write(open.node);
+            return Ok((writing, file));
+        }
+    }
+
+    /// What was found below becomes the open file, if the content is here.
+    fn adopt_found(&self, open: &OpenFile, found: Arc<dyn DiskFile>) {
+        let state = self.read_state();
+        let file = state.replica.tree.node(open.node).and_then(|n| n.file());
+        if file.is_none_or(|file| file.resident) {
+            open.file.write().get_or_insert(found);
+        }
     }
 
     /// The bytes of `node` are about to change, whatever its content was announced to be: from now
@@ -326,13 +357,10 @@ impl Volume {
 
     /// Sets the length of an open file.
     pub(crate) fn resize(&self, open: &Arc<OpenFile>, size: u64) -> Result<()> {
-        let file = match size {
-            0 => self.make_empty_resident(open)?,
-            _ => self.make_resident(open)?,
-        };
-        let _writing = open.writing.read();
-        let file = open.resident().unwrap_or(file);
-        self.about_to_write(open.node);
+        if size == 0 {
+            self.make_empty_resident(open)?;
+        }
+        let (_writing, file) = self.begin_writing(open)?;
         file.set_len(size)?;
         self.set_size(open.node, |_| size, true)?;
         self.written_without_handle(open);
@@ -348,15 +376,19 @@ impl Volume {
     }
 
     /// An absent file that is truncated to nothing needs no bytes from anybody.
-    fn make_empty_resident(&self, open: &Arc<OpenFile>) -> Result<Arc<dyn DiskFile>> {
-        if let Some(file) = open.resident() {
-            return Ok(file);
+    fn make_empty_resident(&self, open: &Arc<OpenFile>) -> Result<()> {
+        let _writing = open.writing.read();
+        if open.resident().is_some() {
+            return Ok(());
         }
         let mut state = self.mutate()?;
         let stands = state.replica.tree.node(open.node).ok_or(Errno::Stale)?;
         let perm: Perm = stands.perm;
         if stands.is_unlinked() {
             return Err(Errno::Stale);
+        }
+        if open.resident().is_some() || stands.file().is_none_or(|file| file.resident) {
+            return Ok(());
         }
         let name = format!("empty-{}", open.node.0);
         let file = self.disk.temp_create(&name)?;
@@ -367,12 +399,14 @@ impl Volume {
         self.swap_in(&state, open.node, &name)?;
         self.transfers.cancel(open.node);
         if let Some(body) = state.replica.tree.node_mut(open.node).and_then(|n| n.file_mut()) {
-            body.resident = true;
+            // From now on these are not the bytes that were announced.
+            (body.resident, body.dirty) = (true, true);
             body.live_size_bytes = 0;
         }
+        state.announce.wrote(open.node, self.now_ms());
         state.wanted.remove(&open.node);
-        *open.file.write() = Some(file.clone());
-        Ok(file)
+        *open.file.write() = Some(file);
+        Ok(())
     }
 
     /// Called at each close(2) of a descriptor: nothing to do that release does not do better.
@@ -413,11 +447,14 @@ impl Volume {
         self.forget_unlinked(open.node);
     }
 
-    fn forget_unlinked(&self, node: NodeId) {
+    pub(crate) fn forget_unlinked(&self, node: NodeId) {
         let unlinked = self.read_state().replica.tree.node(node).is_some_and(|n| n.is_unlinked());
         if unlinked {
             let mut state = self.write_state();
             state.announce.forget(node);
+            if !self.open_files.lock().contains_key(&node) {
+                self.transfers.cancel(node);
+            }
         }
     }
 

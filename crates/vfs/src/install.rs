@@ -126,7 +126,7 @@ impl Volume {
         Ok(false)
     }
 
-    fn open_file(&self, node: NodeId) -> Option<Arc<OpenFile>> {
+    pub(crate) fn open_file(&self, node: NodeId) -> Option<Arc<OpenFile>> {
         self.open_files.lock().get(&node).cloned()
     }
 
@@ -173,6 +173,9 @@ impl Volume {
         version: Version,
         transfer: &Transfer,
     ) -> io::Result<bool> {
+        if transfer.is_spent() {
+            return Ok(false);
+        }
         let Some(stands) = state.replica.tree.node(node) else {
             return self.discard(node, transfer);
         };
@@ -196,13 +199,21 @@ impl Volume {
             None => (stands.perm, stands.times),
         };
         let before = file.content;
-        let fresh = self.disk.temp_open(&transfer.temp)?;
+        let fresh = match self.disk.temp_open(&transfer.temp) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Somebody has cleared it away: the transfer begins anew.
+                self.transfers.drop_transfer(node, transfer);
+                return Err(error);
+            }
+            opened => opened?,
+        };
         self.dress(&*fresh, perm, times)?;
         if let Some(path) = state.replica.tree.path(node) {
             state.trash.author = version.slot;
             self.trash_replaced(state, node, &path, TrashReason::Overwritten);
         }
         self.swap_in(state, node, &transfer.temp)?;
+        transfer.spend();
         state.replica.tree.content_arrived(node, version);
         if let Some(stands) = state.replica.tree.node(node)
             && (stands.perm, stands.times) != (perm, times)
@@ -233,12 +244,11 @@ impl Volume {
             *open.file.write() = Some(self.disk.temp_open(&transfer.temp)?);
             state.replica.tree.content_arrived(node, version);
         }
-        self.transfers.cancel(node);
         self.discard(node, transfer).map(|_| true)
     }
 
     fn discard(&self, node: NodeId, transfer: &Transfer) -> io::Result<bool> {
-        self.transfers.left_behind(node);
+        self.transfers.drop_transfer(node, transfer);
         match self.disk.temp_remove(&transfer.temp) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(false),

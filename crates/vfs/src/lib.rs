@@ -13,6 +13,8 @@
 mod announce;
 mod apply;
 mod attributes;
+mod begun;
+mod carry_out;
 mod catch_up;
 mod clock;
 mod commit;
@@ -25,6 +27,8 @@ mod files;
 mod in_flight;
 mod inline;
 mod install;
+mod keep;
+mod leaving;
 mod namespace;
 mod plan;
 mod progress;

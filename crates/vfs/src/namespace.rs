@@ -6,13 +6,11 @@ use crate::request::{Caller, Opened, Stat};
 use crate::volume::{Hold, State, Volume};
 use lockstep_core::change::{Body, RenameTarget};
 use lockstep_core::{EntryName, Kind, NodeId, Op, Perm, Times, limits};
-use lockstep_disk::{DiskFile, Holding, RenameMode};
+use lockstep_disk::{DiskFile, RenameMode};
+use parking_lot::RwLockWriteGuard;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A file that is removed while somebody still writes to it is kept for peers by copying it, up to
-/// this size.
-const KEEP_COPY_MAX_BYTES: u64 = 64 * 1024 * 1024;
 const S_IFMT: u32 = 0o170_000;
 const S_IFIFO: u32 = 0o010_000;
 const S_IFREG: u32 = 0o100_000;
@@ -202,8 +200,24 @@ impl Volume {
     }
 
     fn remove(&self, parent: NodeId, name: &[u8], dir: bool) -> Result<()> {
-        self.announce_leaver(parent, name);
-        let mut state = self.mutate()?;
+        loop {
+            let leaver = self.leaver(parent, name);
+            let _writers_wait = leaver.as_ref().map(|open| open.writing.write());
+            self.announce_leaver(leaver.as_ref());
+            let state = self.mutate()?;
+            if self.may_leave(&state, parent, name, leaver.as_ref()) {
+                return self.remove_now(state, parent, name, dir);
+            }
+        }
+    }
+
+    fn remove_now(
+        &self,
+        mut state: RwLockWriteGuard<'_, State>,
+        parent: NodeId,
+        name: &[u8],
+        dir: bool,
+    ) -> Result<()> {
         let node = state.child(parent, name)?;
         let is_dir = state.replica.tree.node(node).ok_or(Errno::Stale)?.dir();
         match (is_dir, dir) {
@@ -216,7 +230,7 @@ impl Volume {
         match dir {
             true => self.disk.rmdir(&path)?,
             false => {
-                self.keep_bytes(&mut state, node, &path)?;
+                self.keep_leaver(&mut state, node, &path)?;
                 self.disk.unlink(&path)?;
             }
         }
@@ -226,32 +240,6 @@ impl Volume {
         self.after_unlink(&mut state, node);
         self.mutated(state);
         Ok(())
-    }
-
-    /// A file that is about to lose its last name keeps its bytes where a peer that has not
-    /// fetched them yet still finds them.
-    pub(crate) fn keep_bytes(&self, state: &mut State, node: NodeId, path: &Path) -> Result<()> {
-        let Some(file) = state.replica.tree.node(node).filter(|n| n.links.len() == 1) else {
-            return Ok(());
-        };
-        let Some(file) = file.file() else { return Ok(()) };
-        let fetchable = file.resident && file.content.size_bytes > limits::INLINE_CONTENT_MAX_BYTES;
-        if !fetchable || state.replica.is_known_everywhere() {
-            return Ok(());
-        }
-        let name = crate::serve::kept_name(&Holding::new(node, &file.content));
-        let kept = match self.is_being_written(node) {
-            true if file.content.size_bytes > KEEP_COPY_MAX_BYTES => return Ok(()),
-            true => self.disk.keep_copy(path, &name),
-            false => self.disk.keep_link(path, &name),
-        };
-        match kept {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error.into()),
-            _ => {
-                state.kept.push((state.replica.lamport() + 1, name));
-                Ok(())
-            }
-        }
     }
 
     pub(crate) fn after_unlink(&self, state: &mut State, node: NodeId) {
@@ -276,8 +264,29 @@ impl Volume {
         mode: RenameMode,
     ) -> Result<()> {
         self.announce_mover(from_parent, from_name);
-        self.announce_leaver(to_parent, to_name);
-        let mut state = self.mutate()?;
+        loop {
+            let leaver = self.leaver(to_parent, to_name);
+            let _writers_wait = leaver.as_ref().map(|open| open.writing.write());
+            self.announce_leaver(leaver.as_ref());
+            let state = self.mutate()?;
+            if self.may_leave(&state, to_parent, to_name, leaver.as_ref()) {
+                return self.rename_now(
+                    state,
+                    (from_parent, from_name),
+                    (to_parent, to_name),
+                    mode,
+                );
+            }
+        }
+    }
+
+    fn rename_now(
+        &self,
+        mut state: RwLockWriteGuard<'_, State>,
+        (from_parent, from_name): (NodeId, &[u8]),
+        (to_parent, to_name): (NodeId, &[u8]),
+        mode: RenameMode,
+    ) -> Result<()> {
         let to_entry = EntryName::new(to_name)?;
         let node = state.child(from_parent, from_name)?;
         let target = state.child(to_parent, to_name).ok();
@@ -314,7 +323,7 @@ impl Volume {
             _ => RenameTarget::Free,
         };
         if let (Some(replaced), RenameMode::Replace) = (target, mode) {
-            self.keep_bytes(&mut state, replaced, &to_path)?;
+            self.keep_leaver(&mut state, replaced, &to_path)?;
             self.hold_replaced(&mut state, replaced, &to_path);
         }
         self.disk.rename(&from_path, &to_path, mode)?;
@@ -335,35 +344,6 @@ impl Volume {
         }
         self.mutated(state);
         Ok(())
-    }
-
-    /// A file that was written and is now moved to where others look for it is announced with its
-    /// content first: no peer may see the new name with the old bytes, or with none.
-    fn announce_mover(&self, parent: NodeId, name: &[u8]) {
-        let mover = self.read_state().child(parent, name);
-        if let Ok(node) = mover {
-            self.announce_if_written(node);
-        }
-    }
-
-    /// A file that is about to lose its name, and whose announced content was overwritten before
-    /// every peer had it, is announced as it is now: should a peer's change bring it back, there
-    /// must be bytes for it somewhere.
-    fn announce_leaver(&self, parent: NodeId, name: &[u8]) {
-        let leaver = {
-            let state = self.read_state();
-            let known = state.replica.known_everywhere_through();
-            let overwritten = |id: &NodeId| {
-                let file = state.replica.tree.node(*id).and_then(|n| n.file());
-                file.is_some_and(|f| {
-                    f.dirty && f.content.size_bytes > 0 && f.version.lamport > known
-                })
-            };
-            state.child(parent, name).ok().filter(overwritten)
-        };
-        if let Some(node) = leaver {
-            self.announce_if_written(node);
-        }
     }
 
     fn check_rename(

@@ -24,10 +24,7 @@ impl Volume {
         }
         let how = allocate_mode(mode)?;
         let handle = self.handle(fh)?;
-        let file = self.make_resident(&handle.open)?;
-        let _writing = handle.open.writing.read();
-        let file = handle.open.resident().unwrap_or(file);
-        self.about_to_write(handle.open.node);
+        let (_writing, file) = self.begin_writing(&handle.open)?;
         file.allocate(how, offset, len)?;
         let size = |old: u64| match how {
             AllocateMode::Extend | AllocateMode::ZeroRange => old.max(end),
@@ -68,10 +65,7 @@ impl Volume {
     ) -> Result<u64> {
         let (source, target) = (self.handle(from)?, self.handle(to)?);
         let source_file = self.make_resident(&source.open)?;
-        let target_file = self.make_resident(&target.open)?;
-        let _writing = target.open.writing.read();
-        let target_file = target.open.resident().unwrap_or(target_file);
-        self.about_to_write(target.open.node);
+        let (_writing, target_file) = self.begin_writing(&target.open)?;
         let copied = source_file.copy_range_to(from_offset, &*target_file, to_offset, len)?;
         if copied > 0 {
             self.content_changed(target.open.node, to_offset + copied, true)?;

@@ -54,11 +54,8 @@ impl Volume {
 
     /// Forgets a content that no file has any more, with what is left of its transfer.
     pub(crate) fn drop_holding(&self, holding: Holding) {
-        match self.disk.temp_remove(&kept_name(&holding)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::debug!(%error, "the rest of a transfer stays");
-            }
-            _ => {}
+        if let Err(error) = self.transfers.remove_temp(&kept_name(&holding), &*self.disk) {
+            tracing::debug!(%error, "the rest of a transfer stays");
         }
         if let Err(error) = self.db.release(holding) {
             tracing::debug!(%error, "the index keeps chunks that are gone");
@@ -68,7 +65,7 @@ impl Volume {
     /// Removes what transfers have left that nothing continues any more.
     pub(crate) fn sweep_transfers(&self) {
         for temp in self.transfers.take_left() {
-            if let Err(error) = self.disk.temp_remove(&temp) {
+            if let Err(error) = self.transfers.remove_temp(&temp, &*self.disk) {
                 tracing::debug!(%error, "the rest of a transfer stays");
             }
         }
@@ -116,7 +113,17 @@ impl Volume {
                 return Ok(true);
             }
         }
-        Ok(false)
+        let Some((file, manifest)) = self.kept(job.node, job.content) else { return Ok(false) };
+        self.hold(job.node, &job.content, &manifest);
+        job.transfer.begin(manifest, &*self.disk)?;
+        while let Some(run) = job.transfer.missing_run(0, 1) {
+            let mut chunk = vec![0; run.len_bytes as usize];
+            let read = file.read_at(&mut chunk, run.offset_bytes)?;
+            if read < chunk.len() || !job.transfer.put_chunk(run.first, &chunk)? {
+                break;
+            }
+        }
+        Ok(true)
     }
 
     /// Looks for the chunks of `run` in the files that are here, and takes what it finds.

@@ -3,6 +3,7 @@
 
 mod moved;
 
+use crate::begun::Redone;
 use crate::install::names_below;
 use crate::serve::holding_of;
 use crate::volume::{Origin, State, Volume};
@@ -36,17 +37,21 @@ struct Scan<'a> {
     placed: HashSet<NodeId>,
     /// Nodes whose names are not below: gone, unless they turn up elsewhere.
     vanished: Vec<NodeId>,
+    /// Contents that a peer's changes had just brought when the last run ended.
+    redone: Redone,
 }
 
 impl Volume {
     /// Takes in what the backing tree holds and the state does not, and the reverse.
     /// `inodes`: the inode numbers below that nodes had when they were written down.
     pub(crate) fn scan(&self, origin: Origin, inodes: HashMap<NodeId, u64>) -> io::Result<()> {
+        let redone = self.redo()?;
         for temp in self.disk.temp_list()? {
             match holding_of(&temp) {
                 Some(holding) if self.serves_still(&temp) => {
                     self.transfers.left_behind(holding.node)
                 }
+                None if temp == crate::begun::PROGRESS => {}
                 _ => self.disk.temp_remove(&temp)?,
             }
         }
@@ -64,6 +69,7 @@ impl Volume {
             moved: Moved::look(&*self.disk, inodes)?,
             placed: HashSet::new(),
             vanished: Vec::new(),
+            redone,
         };
         let mut dirs = vec![(NodeId::ROOT, PathBuf::new())];
         while let Some((dir, path)) = dirs.pop() {
@@ -234,6 +240,9 @@ impl Scan<'_> {
             return Ok(());
         };
         self.volume.hold(node, &description.content, &description.manifest);
+        if state.take_found(node, description.content, &self.redone) {
+            return Ok(());
+        }
         let Some(stands) = state.replica.tree.node_mut(node) else { return Ok(()) };
         let perm = stands.perm;
         let times = Times { atime: stands.times.atime, mtime: stat.mtime, ctime: stat.ctime };

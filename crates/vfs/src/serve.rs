@@ -58,7 +58,8 @@ impl Volume {
         }
         let kept = kept_name(&Holding::new(node, &content));
         let file = self.disk.keep_open(&kept).map_err(|_| ServeError::Gone)?;
-        Ok(Served { file, settled: true })
+        // Who had it open when it lost its name may go on writing.
+        Ok(Served { file, settled: false })
     }
 
     /// The chunks of `content` of `node`.

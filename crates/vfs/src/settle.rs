@@ -128,6 +128,7 @@ impl Volume {
                 Ok(())
             }
             Aside::Kept => {
+                self.keep_leaver(state, loser, &path)?;
                 self.disk.unlink(&path)?;
                 self.drop_name(state, loser, at)
             }
@@ -164,23 +165,25 @@ impl Volume {
         let tree = &state.replica.tree;
         let path = tree.path_in(at.dir, at.name.as_bytes()).ok_or(Errno::NoEntry)?;
         let lends = |id| tree.node(id).and_then(|n| n.file()).is_some_and(|f| f.resident);
-        let open = self.open_files.lock().contains_key(&winner);
-        if lends(loser)
+        let lent = lends(loser)
             && tree.alike(loser, winner)
             && tree.node(winner).and_then(|n| n.file()).is_some()
-            && !lends(winner)
-            && !open
-        {
+            && !lends(winner);
+        if lent {
             let stands = tree.node(winner).ok_or(Errno::Stale)?;
             let version = stands.content_version();
             let (perm, times) = (stands.perm, stands.times);
             let target = tree.path(winner).ok_or(Errno::Stale)?;
+            self.keep_lender(state, loser, &path)?;
             self.disk.rename(&path, &target, RenameMode::Replace)?;
-            self.dress(&*self.disk.open(&target)?, perm, times)?;
+            let shown = self.disk.open(&target)?;
+            self.dress(&*shown, perm, times)?;
+            self.reopen(winner, Some(shown));
             state.replica.tree.content_arrived(winner, version);
             state.wanted.remove(&winner);
             self.transfers.cancel(winner);
         } else {
+            self.keep_leaver(state, loser, &path)?;
             self.disk.unlink(&path)?;
         }
         self.drop_name(state, loser, at)

@@ -18,7 +18,13 @@ impl Volume {
         (replaced, to): (NodeId, &Path),
     ) -> io::Result<bool> {
         let tree = &mut state.replica.tree;
-        let Some(old) = tree.node(replaced).and_then(|n| n.file()).filter(|f| lends(f)).cloned()
+        // What has other names keeps its file.
+        let Some(old) = tree
+            .node(replaced)
+            .filter(|n| n.is_unlinked())
+            .and_then(|n| n.file())
+            .filter(|f| lends(f))
+            .cloned()
         else {
             return Ok(false);
         };
@@ -37,10 +43,16 @@ impl Volume {
         {
             return Ok(false);
         }
+        self.keep_lender(state, replaced, to)?;
         self.disk.unlink(from)?;
+        let Some(file) = state.replica.tree.node_mut(node).and_then(|n| n.file_mut()) else {
+            return Ok(false);
+        };
         let (content, version) = (file.content, file.version);
         *file = FileBody { incoming: Some(Incoming { content, version, times, perm }), ..old };
-        self.dress(&*self.disk.open(to)?, perm, times)?;
+        let shown = self.disk.open(to)?;
+        self.dress(&*shown, perm, times)?;
+        self.reopen(node, Some(shown));
         Ok(true)
     }
 }

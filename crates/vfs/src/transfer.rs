@@ -12,6 +12,7 @@ use lockstep_disk::{
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A content to be fetched.
 #[derive(Clone)]
@@ -33,8 +34,10 @@ pub struct Transfer {
     /// Name of the temporary file.
     pub(crate) temp: String,
     plan: Mutex<Option<Plan>>,
-    /// Held while what an interrupted transfer left of a chunk is looked at or overwritten.
+    /// Held while a chunk is looked at or written.
     looking: Mutex<()>,
+    /// Whether its file is in place, or gone: it is not its to write to any more.
+    spent: AtomicBool,
 }
 
 /// What is found where a chunk goes.
@@ -51,7 +54,23 @@ pub(crate) enum InPlace {
 impl Transfer {
     pub(crate) fn new(node: NodeId, content: ContentRef) -> Self {
         let temp = crate::serve::kept_name(&Holding::new(node, &content));
-        Transfer { content, temp, plan: Mutex::new(None), looking: Mutex::new(()) }
+        Transfer {
+            content,
+            temp,
+            plan: Mutex::new(None),
+            looking: Mutex::new(()),
+            spent: AtomicBool::new(false),
+        }
+    }
+
+    /// Its file is in place, or gone.
+    pub(crate) fn spend(&self) {
+        let _looking = self.looking.lock();
+        self.spent.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_spent(&self) -> bool {
+        self.spent.load(Ordering::Relaxed)
     }
 
     /// Whether the chunks are known.
@@ -205,26 +224,29 @@ impl Transfer {
 
     /// Takes a chunk in. False if its bytes are not what the manifest says.
     pub fn put_chunk(&self, index: usize, bytes: &[u8]) -> io::Result<bool> {
-        let (chunk, offset, file, presence) = {
+        let place = || {
             let plan = self.plan.lock();
-            let Some(plan) = plan.as_ref() else { return Ok(false) };
-            let presence = plan.chunks[index];
-            (plan.manifest.chunks[index], plan.offsets[index], plan.file.clone(), presence)
+            let plan = plan.as_ref()?;
+            Some((plan.offsets[index], plan.file.clone(), plan.chunks[index]))
         };
-        if presence == Presence::Here {
+        let Some(chunk) = self.chunk(index) else { return Ok(false) };
+        if place().is_some_and(|(.., presence)| presence == Presence::Here) {
             return Ok(true);
         }
         if !verify_chunk(&chunk, bytes) {
             return Ok(false);
         }
-        if presence != Presence::Unsought {
-            write_with_holes(&*file, bytes, offset)?;
-            self.mark(index, Presence::Here);
-            return Ok(true);
-        }
-        // Nobody has looked yet at what stands there: it is overwritten, zeros and all.
+        // Two may bring the same chunk. Once all have come the file may be in place, and somebody
+        // else's to write to.
         let _looking = self.looking.lock();
-        file.write_all_at(bytes, offset)?;
+        match place() {
+            _ if self.is_spent() => return Ok(true),
+            None => return Ok(false),
+            Some((.., Presence::Here)) => return Ok(true),
+            // Nobody has looked yet at what stands there: it is overwritten, zeros and all.
+            Some((offset, file, Presence::Unsought)) => file.write_all_at(bytes, offset)?,
+            Some((offset, file, _)) => write_with_holes(&*file, bytes, offset)?,
+        }
         self.mark(index, Presence::Here);
         Ok(true)
     }

@@ -2,13 +2,16 @@
 
 use crate::in_flight::{ChunkClaim, InFlight};
 use crate::plan::{Piece, Run};
+use crate::serve::holding_of;
 use crate::transfer::Transfer;
 use lockstep_core::{ContentRef, NodeId, limits};
+use lockstep_disk::Disk;
 use lockstep_disk::chunk::CHUNK_AVG_BYTES;
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Chunks, about, of all contents fetched in the background at a time: a huge one is alone. Each
@@ -38,6 +41,9 @@ struct Queues {
     background: VecDeque<NodeId>,
     demands: VecDeque<Demand>,
     active: HashMap<NodeId, Arc<Transfer>>,
+    /// Those that somebody may still work on, by their temporary files: of two that fill one file,
+    /// one might write to it when the other's has been put in place.
+    at_work: HashMap<String, Weak<Transfer>>,
     /// Files that a background fetch works on, one fetch a file so that no chunk comes twice, and
     /// about how many chunks each has.
     claimed: HashMap<NodeId, u64>,
@@ -51,6 +57,28 @@ struct Queues {
 }
 
 impl Queues {
+    /// The transfer of `content` into `node` that somebody works on, or a new one.
+    fn resumed(&mut self, node: NodeId, content: ContentRef) -> Arc<Transfer> {
+        let fresh = Transfer::new(node, content);
+        let known = self.at_work.get(&fresh.temp).and_then(Weak::upgrade);
+        if let Some(known) = known.filter(|transfer| !transfer.is_spent()) {
+            return known;
+        }
+        if self.at_work.len() >= 2 * self.active.len() + 64 {
+            self.at_work.retain(|_, transfer| transfer.strong_count() > 0);
+        }
+        let fresh = Arc::new(fresh);
+        self.at_work.insert(fresh.temp.clone(), Arc::downgrade(&fresh));
+        fresh
+    }
+
+    /// The temporary file `name` goes, whoever works on it.
+    fn spend(&mut self, name: &str) {
+        if let Some(transfer) = self.at_work.remove(name).and_then(|transfer| transfer.upgrade()) {
+            transfer.spend();
+        }
+    }
+
     /// `transfer` will not be completed: its chunks serve the next content of `node`.
     fn leave(&mut self, node: NodeId, transfer: &Transfer) {
         if !transfer.is_planned() {
@@ -108,9 +136,11 @@ impl Transfers {
     pub(crate) fn transfer(&self, node: NodeId, content: ContentRef) -> Arc<Transfer> {
         let mut queues = self.queues.lock();
         match queues.active.get(&node) {
-            Some(transfer) if transfer.content == content => transfer.clone(),
+            Some(transfer) if transfer.content == content && !transfer.is_spent() => {
+                transfer.clone()
+            }
             _ => {
-                let transfer = Arc::new(Transfer::new(node, content));
+                let transfer = queues.resumed(node, content);
                 if let Some(old) = queues.active.insert(node, transfer.clone()) {
                     queues.leave(node, &old);
                 }
@@ -125,6 +155,18 @@ impl Transfers {
         if let Some(gone) = queues.active.remove(&node) {
             queues.leave(node, &gone);
         }
+        drop(queues);
+        self.changed.notify_all();
+    }
+
+    /// The file of `transfer` is about to be removed.
+    pub(crate) fn drop_transfer(&self, node: NodeId, transfer: &Transfer) {
+        let mut queues = self.queues.lock();
+        if queues.active.get(&node).is_some_and(|active| active.temp == transfer.temp) {
+            queues.active.remove(&node);
+        }
+        queues.spend(&transfer.temp);
+        queues.superseded.insert(node);
         drop(queues);
         self.changed.notify_all();
     }
@@ -150,6 +192,22 @@ impl Transfers {
     /// Temporary files that serve nobody; not told twice.
     pub(crate) fn take_left(&self) -> Vec<String> {
         std::mem::take(&mut self.queues.lock().left)
+    }
+
+    /// Removes the temporary file `name`, unless a transfer under way fills it: one may have begun
+    /// anew for a content that was given up before.
+    pub(crate) fn remove_temp(&self, name: &str, disk: &dyn Disk) -> io::Result<()> {
+        let mut queues = self.queues.lock();
+        let node = holding_of(name).map(|holding| holding.node);
+        let active = node.and_then(|node| queues.active.get(&node));
+        if active.is_some_and(|transfer| transfer.temp == name) {
+            return Ok(());
+        }
+        queues.spend(name);
+        match disk.temp_remove(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The transfer of `node` is complete and in place.

@@ -178,6 +178,13 @@ impl Trash {
         Some(entry)
     }
 
+    /// Names among the kept files of the versions of `node` that have `size_bytes`, newest first.
+    pub(crate) fn versions(&self, node: NodeId, size_bytes: u64) -> Vec<String> {
+        let versions = self.of_node.get(&node).into_iter().flatten().rev();
+        let entries = versions.filter_map(|id| self.entries.get(id));
+        entries.filter(|e| e.size_bytes == size_bytes).map(|e| e.kept.clone()).collect()
+    }
+
     /// Whether records are to be written.
     pub(crate) fn is_stale(&self) -> bool {
         !self.stale.is_empty()

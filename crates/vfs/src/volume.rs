@@ -83,6 +83,7 @@ pub struct Volume {
     /// Of each peer's log: what is applied here and written down.
     pub(crate) applied: Mutex<BTreeMap<Slot, LogCursor>>,
     pub(crate) tally: crate::apply::Tally,
+    pub(crate) progress: crate::begun::Progress,
     state: RwLock<State>,
     pub(crate) handles: RwLock<HashMap<u64, Arc<Handle>>>,
     pub(crate) open_files: Mutex<HashMap<NodeId, Arc<OpenFile>>>,
@@ -194,6 +195,7 @@ impl Volume {
             committing: Mutex::default(),
             applied: Mutex::default(),
             tally: Default::default(),
+            progress: Default::default(),
             state: RwLock::new(state),
             handles: RwLock::default(),
             open_files: Mutex::default(),

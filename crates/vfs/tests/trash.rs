@@ -133,9 +133,11 @@ impl Rig {
         self.volume().trash_list().into_iter().map(line).collect()
     }
 
+    /// Files of the trash. Others beside them are kept for a peer, until it has everything.
     fn kept_files(&self) -> Vec<String> {
         let names = std::fs::read_dir(self.tree().join(".lockstep/keep")).unwrap();
-        names.map(|name| name.unwrap().file_name().into_string().unwrap()).collect()
+        let names = names.map(|name| name.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("trash-")).collect()
     }
 }
 

@@ -98,7 +98,13 @@ impl Pump {
     fn finish_fetch(&self, job: &FetchJob, outcome: Result<(), Stopped>) {
         let outcome = outcome.and_then(|()| Ok(self.volume.install(job).map(drop)?));
         match outcome {
-            Ok(()) | Err(Stopped::Superseded) => self.content_problem(job.node, None),
+            Ok(()) | Err(Stopped::Superseded) => {
+                self.content_problem(job.node, None);
+                // It may have become wanted again meanwhile, when this fetch was in the way.
+                if self.volume.is_wanted(job) {
+                    self.retry_later(job.clone(), RETRY);
+                }
+            }
             Err(Stopped::Refused(Refusal::Gone)) => {
                 self.volume.content_gone(job);
                 self.retry_later(job.clone(), RETRY_GONE);

@@ -126,14 +126,7 @@ fn round(pair: &Pair, git: &Git, source: &Path, seed: u64) {
         let copies = crate::support::tree::plain_files(&side.backing);
         let copies: Vec<_> =
             copies.keys().filter(|p| p.to_string_lossy().contains("conflict from")).collect();
-        // A receiver that dies between a rename and writing it down takes the bytes it finds for an
-        // edit: both are kept.
-        let may_keep_both = kind == 2 && worker.name != victim.name;
-        assert!(
-            copies.is_empty() || may_keep_both,
-            "seed {seed}: one side worked, {copies:?} on {}",
-            side.name
-        );
+        assert!(copies.is_empty(), "seed {seed}: one side worked, {copies:?} on {}", side.name);
     }
 }
 

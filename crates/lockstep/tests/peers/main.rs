@@ -30,5 +30,6 @@ mod reuse;
 mod seed_bugs;
 mod state_away;
 mod state_lost;
+mod storm;
 mod trash;
 mod verify;

@@ -130,7 +130,7 @@ impl Volume {
                 return Err(Errno::Busy);
             }
             let last = stands.links.len() == 1;
-            self.keep_bytes(state, node, &path)?;
+            self.keep_leaver(state, node, &path)?;
             state.trash.author = state.replica.slot();
             match last {
                 true => self.discard_below(state, node, &path, TrashReason::Resolved)?,

@@ -1,7 +1,7 @@
 //! Random calls, as programs make them.
 
-use crate::Rng;
 use crate::side::Side;
+use crate::{Mix, Rng};
 use lockstep_core::NodeId;
 use lockstep_vfs::{Caller, Fh, RenameMode, Result, SetAttr, Volume};
 
@@ -13,12 +13,12 @@ const NAMES: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
 /// Files held open for writing, by side.
 pub struct Calls {
     open: [Vec<Fh>; 2],
-    trees: bool,
+    mix: Mix,
 }
 
 impl Calls {
-    pub fn new(trees: bool) -> Calls {
-        Calls { open: Default::default(), trees }
+    pub fn new(mix: Mix) -> Calls {
+        Calls { open: Default::default(), mix }
     }
 
     /// One call; that it may fail is part of the game.
@@ -29,7 +29,7 @@ impl Calls {
     fn attempt(&mut self, volume: &Volume, who: usize, rng: &mut Rng, step: usize) -> Result<()> {
         let (dir, name) = self.place(volume, rng)?;
         let (to_dir, to_name) = self.place(volume, rng)?;
-        let kinds = if self.trees { 14 } else { 9 };
+        let kinds = if self.mix.trees { 14 } else { 9 };
         match rng.below(kinds) {
             0..=2 => self.write(volume, who, (dir, name), rng, step),
             3..=5 => volume.rename(dir, name, to_dir, to_name, RenameMode::Replace),
@@ -53,7 +53,7 @@ impl Calls {
     /// A directory that exists, and a name in it that may.
     fn place(&self, volume: &Volume, rng: &mut Rng) -> Result<(NodeId, &'static [u8])> {
         let mut dir = NodeId::ROOT;
-        let depth = if self.trees { rng.below(3) } else { 0 };
+        let depth = if self.mix.trees { rng.below(3) } else { 0 };
         for _ in 0..depth {
             dir = volume.lookup(dir, NAMES[rng.below(NAMES.len())])?.node;
             volume.open_dir(dir)?;
@@ -76,9 +76,9 @@ impl Calls {
             Err(_) => volume.create(&caller(), dir, name, 0o644, flags)?.1.fh,
         };
         let line = format!("side {who} step {step} ");
-        let bytes = line.repeat([1, 1, 10, 3_000][rng.below(4)]).into_bytes();
+        let bytes = line.repeat(self.mix.lines[rng.below(4)]).into_bytes();
         let written = volume.write(fh, 0, &bytes, false, false);
-        if rng.chance(5) {
+        if rng.chance(self.mix.held_percent) {
             self.open[who].push(fh);
         } else {
             close(volume, fh);

@@ -79,6 +79,22 @@ impl Side {
         self.volume.applied(from.slot) > cursor
     }
 
+    /// Tells `from` how far its log is here.
+    pub fn acknowledge(&self, from: &Side) {
+        let applied = self.volume.applied(from.slot);
+        let complete = self.volume.is_complete();
+        from.volume.acked(self.slot, applied, applied, complete);
+    }
+
+    /// Forgets what the peer needs no more, if nothing of the peer is on its way: in a daemon far
+    /// more time passes between two such moments.
+    pub fn trim(&self, peer: &Side) {
+        let arrived = self.volume.applied(peer.slot) == peer.volume.last();
+        if arrived && peer.volume.status().unnumbered == 0 {
+            self.volume.trim().unwrap();
+        }
+    }
+
     /// Fetches one content from `from`, if one is wanted. False if none was.
     pub fn fetch_one(&self, from: &Side) -> bool {
         let Some(job) = self.volume.next_fetch(Duration::ZERO) else { return false };

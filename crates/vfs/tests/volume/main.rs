@@ -1,9 +1,11 @@
 //! One volume over a real directory, told of changes as a peer would send them.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod making;
 mod outbox;
 mod placeholders;
 mod replaced;
+mod written;
 
 use lockstep_core::change::{Body, Change, Op, RenameTarget};
 use lockstep_core::{

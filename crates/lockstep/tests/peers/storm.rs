@@ -1,0 +1,129 @@
+//! Both sides make, write, rename, link and remove the same few names without pause. Whatever came
+//! of it, both end with the same, and no file is without its bytes.
+//!
+//! `LOCKSTEP_STORMS` storms (1 if not set) from the seed `LOCKSTEP_STORM_SEED` (1). The seed decides
+//! what each worker does, not who comes first.
+
+use super::crash::from_environment;
+use crate::support::dice::Dice;
+use crate::support::pair::{Layout, Pair};
+use crate::support::peer::Peer;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+/// Small enough to travel inside a change, and not.
+const SIZES: [usize; 4] = [30, 3_000, 60_000, 120_000];
+const LASTS: Duration = Duration::from_secs(4);
+const SETTLED_WITHIN: Duration = Duration::from_secs(20);
+
+/// One program that works in a mount for as long as the storm lasts.
+struct Worker<'p> {
+    at: &'p Path,
+    name: String,
+    dice: Dice,
+    /// Files it has not closed yet.
+    open: Vec<File>,
+    /// Of a hundred written files, how many it leaves open.
+    held: u64,
+    calls: u64,
+}
+
+impl Worker<'_> {
+    fn work(mut self) -> u64 {
+        let ends = Instant::now() + LASTS;
+        while Instant::now() < ends {
+            self.calls += 1;
+            // Much fails: what it is about is gone, or in the way.
+            let _ = self.call();
+        }
+        self.calls
+    }
+
+    fn place(&mut self) -> PathBuf {
+        let mut path = self.at.to_owned();
+        for _ in 0..1 + self.dice.below(3) {
+            path.push(NAMES[self.dice.below(4) as usize]);
+        }
+        path
+    }
+
+    fn call(&mut self) -> std::io::Result<()> {
+        let (path, other) = (self.place(), self.place());
+        match self.dice.below(14) {
+            0..=3 => self.write(&path),
+            4..=6 => fs::rename(path, other),
+            7..=8 => fs::remove_file(path),
+            9 => fs::hard_link(path, other),
+            10..=11 => fs::create_dir(path),
+            12 => fs::remove_dir(path),
+            _ => {
+                let some = self.dice.below(self.open.len() as u64 + 1) as usize;
+                self.open.truncate(some);
+                Ok(())
+            }
+        }
+    }
+
+    fn write(&mut self, path: &Path) -> std::io::Result<()> {
+        let truncates = self.dice.below(3) > 0;
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(truncates).open(path)?;
+        let line = format!("{} call {}\n", self.name, self.calls);
+        let size = SIZES[self.dice.below(4) as usize];
+        file.write_all(line.repeat(size / line.len() + 1).as_bytes())?;
+        if self.dice.below(100) < self.held && self.open.len() < 8 {
+            self.open.push(file);
+        }
+        Ok(())
+    }
+}
+
+fn storm(seed: u64) -> bool {
+    let Some(pair) = Pair::connected(Layout::default()) else { return false };
+    let mut dice = Dice(seed);
+    let (workers, held) = (1 + dice.below(2), dice.below(3) * 20);
+    let worker = |peer: &'_ Peer, number: u64, dice: &mut Dice| -> (String, Dice) {
+        (format!("{}{number}", peer.name), Dice(dice.below(u64::MAX)))
+    };
+    let calls: u64 = std::thread::scope(|threads| {
+        let mut working = Vec::new();
+        for peer in [&pair.a, &pair.b] {
+            for number in 0..workers {
+                let (name, dice) = worker(peer, number, &mut dice);
+                let at = peer.mnt();
+                let worker = Worker { at, name, dice, open: Vec::new(), held, calls: 0 };
+                working.push(threads.spawn(move || worker.work()));
+            }
+        }
+        working.into_iter().map(|worker| worker.join().unwrap()).sum()
+    });
+    println!("seed {seed}: {workers} a side, {held} % held open, {calls} calls");
+    pair.wait();
+    // What one settles of the conflicts the other settles further, a few times to and fro.
+    let is_clean = |peer: &Peer| peer.run(&["verify"]).code == Some(0);
+    let deadline = Instant::now() + SETTLED_WITHIN;
+    while !(is_clean(&pair.a) && is_clean(&pair.b)) && Instant::now() < deadline {}
+    for peer in [&pair.a, &pair.b] {
+        peer.run(&["verify"]).success();
+    }
+    pair.identical();
+    true
+}
+
+#[test]
+fn slow_a_storm_on_both_sides_ends_equal_and_no_file_is_without_its_bytes() {
+    let first = from_environment("LOCKSTEP_STORM_SEED", 1);
+    let storms = from_environment("LOCKSTEP_STORMS", 1);
+    let mut failed = Vec::new();
+    for seed in first..first + storms {
+        match std::panic::catch_unwind(|| storm(seed)) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(_) => failed.push(seed),
+        }
+    }
+    assert!(failed.is_empty(), "storms that did not end well: {failed:?}");
+}

@@ -1,0 +1,119 @@
+//! Bytes that a peer may still ask for, although no name here leads to them any more.
+//!
+//! Whoever takes the last name of a file away, a caller here or a peer's change, does not know what
+//! the peer has done meanwhile: a name that it gave brings the file back. Then somebody must have
+//! the bytes. They stay until the peer has everything that was done here, contents included: by
+//! then it has them itself, or the file is gone there too.
+
+use crate::serve::kept_name;
+use crate::volume::{State, Volume};
+use lockstep_core::tree::Node;
+use lockstep_core::{ContentRef, Manifest, NodeId, limits};
+use lockstep_disk::{DiskFile, Holding, describe};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What somebody may still write to is kept by copying it, up to this size. Of what is larger, the
+/// parts that nobody overwrites are kept.
+const COPIED_MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+impl Volume {
+    /// A caller here is about to take a name of `node` away, where it stands at `path`.
+    pub(crate) fn keep_leaver(
+        &self,
+        state: &mut State,
+        node: NodeId,
+        path: &Path,
+    ) -> io::Result<()> {
+        let last = state.replica.tree.node(node).is_some_and(|n| n.links.len() == 1);
+        // The change that takes the name is yet to be made.
+        let removed = state.replica.lamport() + 1;
+        if last {
+            self.keep(state, node, path, removed, self.is_being_written(node))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A change of a peer has taken a name of `node` away, which still stands at `path`.
+    pub(crate) fn keep_removed(
+        &self,
+        state: &mut State,
+        node: NodeId,
+        path: &Path,
+    ) -> io::Result<()> {
+        let last = state.replica.tree.node(node).is_some_and(Node::is_unlinked);
+        let removed = state.replica.lamport();
+        if last {
+            self.keep(state, node, path, removed, self.is_being_written(node))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The bytes of `node` at `path` go on as those of another file.
+    pub(crate) fn keep_lender(
+        &self,
+        state: &mut State,
+        node: NodeId,
+        path: &Path,
+    ) -> io::Result<()> {
+        let removed = state.replica.lamport() + 1;
+        self.keep(state, node, path, removed, true)
+    }
+
+    fn keep(
+        &self,
+        state: &mut State,
+        node: NodeId,
+        path: &Path,
+        removed: u64,
+        copied: bool,
+    ) -> io::Result<()> {
+        let Some(content) = self.owed(state, node) else { return Ok(()) };
+        let name = kept_name(&Holding::new(node, &content));
+        let kept = match copied && content.size_bytes <= COPIED_MAX_BYTES {
+            true => self.disk.keep_copy(path, &name),
+            false => self.disk.keep_link(path, &name),
+        };
+        match kept {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => {
+                state.kept.push((removed, name));
+                Ok(())
+            }
+        }
+    }
+
+    /// The content of `node` that is here and that a peer may yet want.
+    fn owed(&self, state: &State, node: NodeId) -> Option<ContentRef> {
+        let file = state.replica.tree.node(node)?.file()?;
+        let small = file.content.size_bytes <= limits::INLINE_CONTENT_MAX_BYTES;
+        let owed = file.resident
+            && !file.dirty
+            && file.content.size_bytes > 0
+            && !state.replica.is_known_everywhere()
+            // What is small and was made just now is in memory, and never leaves.
+            && !(small && state.replica.is_untold(node));
+        owed.then_some(file.content)
+    }
+
+    /// A file that has lost its names and holds `content` of `node` all the same: kept for peers, or
+    /// in the trash.
+    pub(crate) fn kept(
+        &self,
+        node: NodeId,
+        content: ContentRef,
+    ) -> Option<(Arc<dyn DiskFile>, Manifest)> {
+        let mut names = vec![kept_name(&Holding::new(node, &content))];
+        names.extend(self.read_state().trash.versions(node, content.size_bytes));
+        let stop = || self.closing.load(Ordering::Relaxed);
+        names.iter().find_map(|name| {
+            let file = self.disk.keep_open(name).ok()?;
+            let described = describe(&*file, content.size_bytes, &stop).ok()??;
+            (described.content == content).then_some((file, described.manifest))
+        })
+    }
+}
