@@ -127,6 +127,12 @@ impl Log {
         heard.last = heard.last.max(last);
     }
 
+    /// What `peer` said of itself last: up to where it has this log with all content, and the last
+    /// change in its own.
+    pub fn heard(&self, peer: Slot) -> Option<(Sequence, Sequence)> {
+        self.heard.get(&peer).map(|heard| (heard.complete, heard.last))
+    }
+
     /// Where the changes end that `peer` may have made without knowing of `seq`; `None` while it
     /// has not said that it has `seq`.
     pub fn unaware_through(&self, peer: Slot, seq: Sequence) -> Option<Sequence> {

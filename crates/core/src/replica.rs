@@ -285,13 +285,24 @@ impl Replica {
         self.is_known_everywhere() && self.log.all_acked().keys().all(heard)
     }
 
-    /// What was done here up to this Lamport time, every peer has, content included.
-    pub fn known_everywhere_through(&self) -> u64 {
-        if self.is_known_everywhere() {
-            return self.counters.lamport;
+    /// Of what was done here up to this Lamport time, every peer has said that it has it, content
+    /// included, and what it had made until it said so is applied: nothing can come any more that
+    /// was made without knowing of it.
+    pub fn settled_through(&self) -> u64 {
+        let mut settled = None;
+        for peer in self.log.all_acked().keys() {
+            let Some((complete, last)) = self.log.heard(*peer) else { return 0 };
+            if self.applied(*peer) < last {
+                return 0;
+            }
+            settled = Some(settled.map_or(complete, |other: Sequence| other.min(complete)));
         }
-        let complete = self.log.complete_everywhere();
-        complete.and_then(|seq| self.log.lamport_at(seq)).unwrap_or(0)
+        match settled {
+            Some(seq) if !self.pending.is_empty() || seq < self.counters.last => {
+                self.log.lamport_at(seq).unwrap_or(0)
+            }
+            _ => self.counters.lamport,
+        }
     }
 
     /// Whether the change `version` was known here at some time.

@@ -127,15 +127,9 @@ impl Volume {
             let mut state = self.write_state();
             self.drop_replaced(&mut state);
             let Some(through) = state.replica.log.trimmable() else { return Ok(()) };
-            let known = state.replica.known_everywhere_through();
-            let (dropped, kept) = std::mem::take(&mut state.kept)
-                .into_iter()
-                .partition::<Vec<_>, _>(|(removed, _)| *removed <= known);
-            state.kept = kept;
-            if state.replica.is_known_everywhere() {
-                self.inline_contents.lock().clear();
-            }
+            let dropped = self.owed_no_more(&mut state);
             if state.replica.may_forget_removed() {
+                self.inline_contents.lock().clear();
                 self.forget_removed(&mut state);
             }
             let last = state.replica.log.last().0;
@@ -143,7 +137,7 @@ impl Volume {
             // A peer that is away for longer is told the state instead.
             (through.max(Sequence(last.saturating_sub(kept_max))), dropped)
         };
-        for (_, name) in dropped {
+        for name in dropped {
             match self.disk.keep_remove(&name) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(error.into());

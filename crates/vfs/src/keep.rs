@@ -2,10 +2,11 @@
 //!
 //! Whoever takes the last name of a file away, a caller here or a peer's change, does not know what
 //! the peer has done meanwhile: a name that it gave brings the file back. Then somebody must have
-//! the bytes. They stay until the peer has everything that was done here, contents included: by
-//! then it has them itself, or the file is gone there too.
+//! the bytes. They stay until the peer has everything that was done here, contents included, and
+//! what it did before it knew has come: by then the file is gone on both sides, or its bytes are
+//! where it is.
 
-use crate::serve::kept_name;
+use crate::serve::{holding_of, kept_name};
 use crate::volume::{State, Volume};
 use lockstep_core::tree::Node;
 use lockstep_core::{ContentRef, Manifest, NodeId, limits};
@@ -85,6 +86,23 @@ impl Volume {
                 Ok(())
             }
         }
+    }
+
+    /// Kept files that nobody needs any more: every peer has said that it has what was done here,
+    /// nothing it made before can come any more, and the file did not come back here meanwhile.
+    pub(crate) fn owed_no_more(&self, state: &mut State) -> Vec<String> {
+        let settled = state.replica.settled_through();
+        let wanted = |name: &str| {
+            let Some(holding) = holding_of(name) else { return false };
+            let stands = state.replica.tree.node(holding.node).filter(|n| !n.is_unlinked());
+            let wanted = stands.and_then(Node::file).and_then(|file| file.wanted());
+            wanted.is_some_and(|(content, _)| Holding::new(holding.node, &content) == holding)
+        };
+        let (dropped, kept) = std::mem::take(&mut state.kept)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(removed, name)| *removed <= settled && !wanted(name));
+        state.kept = kept;
+        dropped.into_iter().map(|(_, name)| name).collect()
     }
 
     /// The content of `node` that is here and that a peer may yet want.

@@ -9,7 +9,7 @@ mod side;
 use calls::Calls;
 use side::{Side, exchange};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Small, seeded, and good enough to pick what happens next (splitmix64).
 pub struct Rng(u64);
@@ -104,8 +104,7 @@ fn run(seed: u64, mix: Mix) {
             to.acknowledge(from);
         }
         if rng.chance(10) {
-            let (from, to) = exchange(&mut sides, who);
-            from.trim(to);
+            sides[who].trim();
         }
     }
     calls.close_all(&sides);
@@ -118,26 +117,24 @@ fn run(seed: u64, mix: Mix) {
 }
 
 /// Runs at a time: one mostly waits, for whoever is in the middle of writing.
-const RUNS_AT_A_TIME: u64 = 16;
+const RUNS_AT_A_TIME: usize = 16;
 
-/// Runs `seeds`, naming those that fail.
-fn run_all(seeds: std::ops::Range<u64>, mix: Mix) {
-    let next = AtomicU64::new(seeds.start);
+/// Runs the seeds of [`seeds`] and those that failed once, naming those that fail.
+fn run_all(failed_once: &[u64], mix: Mix) {
+    let seeds: Vec<u64> = failed_once.iter().copied().chain(seeds()).collect();
+    let next = AtomicUsize::new(0);
     let failed = Mutex::new(Vec::new());
+    let work = || {
+        while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if std::panic::catch_unwind(|| run(*seed, mix)).is_err() {
+                eprintln!("seed {seed} failed");
+                failed.lock().unwrap().push(*seed);
+            }
+        }
+    };
     std::thread::scope(|threads| {
-        for _ in 0..RUNS_AT_A_TIME.min(seeds.end - seeds.start) {
-            threads.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        return;
-                    }
-                    if std::panic::catch_unwind(|| run(seed, mix)).is_err() {
-                        eprintln!("seed {seed} failed");
-                        failed.lock().unwrap().push(seed);
-                    }
-                }
-            });
+        for _ in 0..RUNS_AT_A_TIME.min(seeds.len()) {
+            threads.spawn(work);
         }
     });
     let failed = failed.into_inner().unwrap();
@@ -153,15 +150,15 @@ fn seeds() -> std::ops::Range<u64> {
 
 #[test]
 fn files_of_one_directory_rewritten_renamed_and_removed_on_both_sides_end_equal() {
-    run_all(seeds(), FILES);
+    run_all(&[3909], FILES);
 }
 
 #[test]
 fn trees_changed_on_both_sides_end_equal() {
-    run_all(seeds(), TREES);
+    run_all(&[], TREES);
 }
 
 #[test]
 fn large_files_held_open_on_both_sides_end_equal() {
-    run_all(seeds(), STORM);
+    run_all(&[1397, 1564, 2177], STORM);
 }

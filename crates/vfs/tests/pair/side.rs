@@ -11,6 +11,8 @@ use tempfile::TempDir;
 
 /// Rounds in which everything must have settled.
 const ROUNDS_MAX: usize = 500;
+/// More than are ever queued to be fetched.
+const QUEUED_MAX: usize = 2_000;
 
 pub struct Side {
     pub volume: Arc<Volume>,
@@ -83,16 +85,16 @@ impl Side {
     pub fn acknowledge(&self, from: &Side) {
         let applied = self.volume.applied(from.slot);
         let complete = self.volume.is_complete();
+        self.volume.commit().unwrap();
         from.volume.acked(self.slot, applied, applied, complete);
+        if complete {
+            from.volume.heard(self.slot, applied, self.volume.last());
+        }
     }
 
-    /// Forgets what the peer needs no more, if nothing of the peer is on its way: in a daemon far
-    /// more time passes between two such moments.
-    pub fn trim(&self, peer: &Side) {
-        let arrived = self.volume.applied(peer.slot) == peer.volume.last();
-        if arrived && peer.volume.status().unnumbered == 0 {
-            self.volume.trim().unwrap();
-        }
+    /// Forgets what the peer needs no more.
+    pub fn trim(&self) {
+        self.volume.trim().unwrap();
     }
 
     /// Fetches one content from `from`, if one is wanted. False if none was.
@@ -215,7 +217,11 @@ pub fn settle(sides: &mut [Side; 2]) {
                 busy = true;
             }
             to.volume.queue_wanted();
-            while to.fetch_one(from) {}
+            // What is no longer wanted is passed over, one at a time.
+            let mut passed_over = 0;
+            while passed_over < QUEUED_MAX {
+                passed_over = if to.fetch_one(from) { 0 } else { passed_over + 1 };
+            }
             busy |= to.volume.applied(from.slot) < from.volume.last() || to.absent() > 0;
         }
         if !busy && sides.iter().all(|side| side.volume.status().unannounced == 0) {
