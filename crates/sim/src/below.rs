@@ -284,8 +284,10 @@ pub fn view(tree: &Tree) -> View {
             NodeBody::Fifo => "fifo".to_owned(),
             NodeBody::Socket => "socket".to_owned(),
         };
-        let times = node.file().and_then(|f| f.incoming).map_or(node.times, |i| i.times);
-        let stat = format!("{id} {body} {:o} {times:?} nlink {}", node.perm.mode, node.nlink());
+        // As they will be once content on its way is here, which may be never.
+        let (perm, times) =
+            tree.state(id).map_or((node.perm, node.times), |s| (s.perm.0, s.times.0));
+        let stat = format!("{id} {body} {:o} {times:?} nlink {}", perm.mode, node.nlink());
         for link in &node.links {
             if let Some(path) = tree.path_in(link.parent, link.shown.as_bytes()) {
                 all.insert(path, stat.clone());

@@ -5,7 +5,6 @@ use crate::failure::{Check, FailureKind};
 use crate::side::{Made, Side};
 use crate::world::World;
 use lockstep_core::change::RenameTarget;
-use lockstep_core::tree::NodeBody;
 use lockstep_core::{
     ContentRef, EntryName, Kind, NodeId, Op, Perm, Times, Timespec, Tree, Version,
 };
@@ -71,13 +70,13 @@ fn shown(side: &Side) -> Picture {
             let plain = link.shown == link.name;
             picture.names.insert(((link.parent, link.name.clone()), id, plain));
         }
-        let content = match &node.body {
-            NodeBody::File(file) => (file.version, file.content),
-            _ => Default::default(),
-        };
+        // As it will be once content on its way is here, which may be never.
+        let Some(state) = tree.state(id) else { continue };
+        let content = (state.content_version, state.content().unwrap_or_default());
         let xattrs: Vec<_> =
             node.xattrs.iter().filter_map(|(n, (_, v))| Some((n, v.as_ref()?))).collect();
-        picture.nodes.insert(id, registers(content, node.perm, node.times, &xattrs));
+        let (perm, times) = (state.perm.0, state.times.0);
+        picture.nodes.insert(id, registers(content, perm, times, &xattrs));
     }
     picture
 }
