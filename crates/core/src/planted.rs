@@ -37,8 +37,6 @@ pub enum Bug {
     LoseHistory,
     /// What follows from a local change is not done on disk.
     IgnoreConsequences,
-    /// What was only committed is acknowledged as durable.
-    AckBeforeSync,
     /// Removed nodes are forgotten although a peer's changes of before it knew may still come.
     ForgetEarly,
     /// An exchange of state leaves out what was removed.

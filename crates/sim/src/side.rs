@@ -2,7 +2,6 @@
 //! `core`.
 
 use crate::below::{Below, Inode};
-use lockstep_core::planted::{self, Bug};
 use lockstep_core::tree::NodeRow;
 use lockstep_core::{
     Change, ContentHash, ContentRef, Counters, Effect, NodeId, Op, Perm, Replica, Sequence, Slot,
@@ -261,10 +260,7 @@ impl Side {
 
     /// Last change of every log that survives a power cut, the own one included.
     pub fn durable(&self) -> After {
-        let counters = match planted::has(Bug::AckBeforeSync) {
-            true => &self.committed.counters,
-            false => &self.synced.counters,
-        };
+        let counters = &self.synced.counters;
         let applied = counters.applied.iter();
         let mut durable: After = applied.map(|(slot, cursor)| (*slot, cursor.seq)).collect();
         durable.insert(self.slot, counters.last);

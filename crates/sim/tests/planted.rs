@@ -45,7 +45,6 @@ planted! {
     forget_taken: ForgetTaken, THREE, 300;
     lose_history: LoseHistory, CRASHES, 1000;
     ignore_consequences: IgnoreConsequences, IN_FLIGHT, 300;
-    ack_before_sync: AckBeforeSync, CRASHES, 300;
     forget_early: ForgetEarly, IN_FLIGHT, 1000;
     plan_late: PlanLate, BY_STATE, 200;
     tell_once: TellOnce, BY_STATE, 200;
