@@ -47,6 +47,8 @@ pub(crate) struct Tally {
 /// What the kernel has to forget.
 pub(crate) enum Stale {
     Node(NodeId),
+    /// Other content was put in place; opens wait until the kernel knows.
+    Replaced(NodeId),
     Entry(Place),
 }
 
@@ -250,26 +252,29 @@ impl Volume {
         let transfer = self.transfers.transfer(node, content);
         transfer.begin(description.manifest, &*self.disk)?;
         transfer.put_all(bytes)?;
-        if !self.open_files.lock().contains_key(&node)
-            && self.put_in_place(state, node, content, version, &transfer)?
-        {
-            stale.push(Stale::Node(node));
+        if self.open_files.lock().contains_key(&node) {
+            return Ok(());
         }
-        Ok(())
+        // Who opens it before the kernel knows its new length would read it to the old one.
+        self.replacing.start(node);
+        stale.push(Stale::Replaced(node));
+        self.put_in_place(state, node, content, version, &transfer).map(drop)
     }
 
     pub(crate) fn tell_kernel(&self, stale: Vec<Stale>) {
         if stale.is_empty() {
             return;
         }
-        let Some(cache) = self.cache() else { return };
+        let cache = self.cache();
         for stale in stale {
-            match stale {
-                Stale::Node(node) => cache.invalidate_node(node),
-                Stale::Entry(place) => {
+            match (stale, &cache) {
+                (Stale::Replaced(node), _) => self.tell_replaced(node),
+                (Stale::Node(node), Some(cache)) => cache.invalidate_node(node),
+                (Stale::Entry(place), Some(cache)) => {
                     cache.invalidate_entry(place.dir, place.name.as_bytes());
                     cache.invalidate_node(place.dir);
                 }
+                (_, None) => {}
             }
         }
         self.transfers.progressed();

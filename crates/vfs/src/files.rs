@@ -96,11 +96,10 @@ impl Volume {
 
     /// Opens a file; `flags` as of open(2).
     pub fn open(&self, node: NodeId, flags: i32) -> Result<Opened> {
-        self.wait_while_replacing(node);
         let writable = matches!(flags & O_ACCMODE, O_WRONLY | O_RDWR);
         let truncates = flags & O_TRUNC != 0 && writable;
         let (open, opened) = {
-            let state = self.read_state();
+            let state = self.state_to_open(node);
             if writable && self.is_only_kept(&state, node) {
                 return Err(Errno::Stale);
             }

@@ -8,11 +8,12 @@ use crate::trash::TrashReason;
 use crate::volume::{State, Volume};
 use lockstep_core::{ContentRef, Kind, Manifest, NodeId, Perm, Times, Version, limits};
 use lockstep_disk::{DiskFile, RenameMode, XattrFlags, verify_manifest};
+use parking_lot::RwLockReadGuard;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a read of absent bytes waits while no peer is connected, before it fails with `EIO`.
 const OFFLINE_WAIT: Duration = Duration::from_secs(5);
@@ -150,7 +151,7 @@ impl Volume {
     }
 
     /// The kernel is told; opens that waited go on when it knows.
-    fn tell_replaced(&self, node: NodeId) {
+    pub(crate) fn tell_replaced(&self, node: NodeId) {
         if let Some(cache) = self.cache() {
             cache.invalidate_node(node);
         }
@@ -290,9 +291,18 @@ impl Volume {
         file.set_times(times.atime, times.mtime)
     }
 
-    /// Opens wait while new content takes its place, so that none sees pages of the old one.
-    pub(crate) fn wait_while_replacing(&self, node: NodeId) {
-        self.replacing.wait_finished(node, REPLACE_WAIT);
+    /// The state for an open of `node`: waits while new content takes its place, so that nobody
+    /// reads it with the length or the pages of the old one. After a second the kernel is not
+    /// waited for any more.
+    pub(crate) fn state_to_open(&self, node: NodeId) -> RwLockReadGuard<'_, State> {
+        let deadline = Instant::now() + REPLACE_WAIT;
+        loop {
+            let finished = self.replacing.wait_finished(node, deadline);
+            let state = self.read_state();
+            if !finished || !self.replacing.contains(node) {
+                return state;
+            }
+        }
     }
 
     /// The backing file with all bytes of the content, waiting for absent ones.

@@ -2,7 +2,7 @@
 
 use lockstep_core::NodeId;
 use parking_lot::{Condvar, Mutex};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Tells one waiting thread that there is something to do.
@@ -35,22 +35,29 @@ impl Signal {
 /// Files whose content is being replaced: opens of them wait until the kernel knows.
 #[derive(Default, Debug)]
 pub(crate) struct Replacing {
-    nodes: Mutex<BTreeSet<NodeId>>,
+    /// How many replacements of each are not finished.
+    nodes: Mutex<BTreeMap<NodeId, usize>>,
     changed: Condvar,
 }
 
 impl Replacing {
     pub(crate) fn start(&self, node: NodeId) {
-        self.nodes.lock().insert(node);
+        *self.nodes.lock().entry(node).or_default() += 1;
     }
 
     pub(crate) fn finish(&self, node: NodeId) {
-        self.nodes.lock().remove(&node);
+        let mut nodes = self.nodes.lock();
+        if let Some(count) = nodes.get_mut(&node) {
+            *count -= 1;
+            if *count == 0 {
+                nodes.remove(&node);
+            }
+        }
         self.changed.notify_all();
     }
 
     pub(crate) fn contains(&self, node: NodeId) -> bool {
-        self.nodes.lock().contains(&node)
+        self.nodes.lock().contains_key(&node)
     }
 
     /// A reader closed a file: whoever waits for readers looks again.
@@ -62,13 +69,14 @@ impl Replacing {
         self.changed.wait_for(&mut self.nodes.lock(), timeout);
     }
 
-    pub(crate) fn wait_finished(&self, node: NodeId, timeout: Duration) {
-        let deadline = Instant::now() + timeout;
+    /// False if it is still being replaced at `deadline`.
+    pub(crate) fn wait_finished(&self, node: NodeId, deadline: Instant) -> bool {
         let mut nodes = self.nodes.lock();
-        while nodes.contains(&node) {
+        while nodes.contains_key(&node) {
             if self.changed.wait_until(&mut nodes, deadline).timed_out() {
-                return;
+                return false;
             }
         }
+        true
     }
 }
