@@ -10,6 +10,8 @@
 
 mod aside;
 mod error;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod holdings;
 mod journal;
 mod opened;

@@ -100,13 +100,14 @@ impl Identity {
             }
             Err(ReadError::Io(error)) => return Err(Self::io(path, error)),
         };
-        let seed = std::str::from_utf8(&bytes)
-            .ok()
-            .and_then(|text| text.strip_prefix(FILE_HEADER))
-            .and_then(|hex| HEXLOWER.decode(hex.trim_end().as_bytes()).ok())
-            .and_then(|seed| <[u8; 32]>::try_from(seed).ok());
-        let seed = seed.ok_or_else(|| IdentityError::Damaged { path: path.into() })?;
-        Ok(Some(Self::from_seed(&seed)))
+        Self::parse(&bytes).map(Some).ok_or_else(|| IdentityError::Damaged { path: path.into() })
+    }
+
+    /// What a key file holds.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Identity> {
+        let hex = std::str::from_utf8(bytes).ok()?.strip_prefix(FILE_HEADER)?;
+        let seed = HEXLOWER.decode(hex.trim_end().as_bytes()).ok()?;
+        Some(Self::from_seed(&<[u8; 32]>::try_from(seed).ok()?))
     }
 
     fn io(path: &Path, source: io::Error) -> IdentityError {

@@ -24,7 +24,7 @@ pub struct InviteBook {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     hash: [u8; 32],
     expires_unix_secs: u64,
     used: bool,
@@ -189,7 +189,13 @@ fn encode(records: &[Record]) -> Vec<u8> {
     [&[FORMAT][..], blake3::hash(&body).as_bytes(), &body].concat()
 }
 
-fn decode(bytes: &[u8]) -> Option<Vec<Record>> {
+/// A book with one invite.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn sample() -> Vec<u8> {
+    encode(&[Record { hash: [1; 32], expires_unix_secs: 9, used: false }])
+}
+
+pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<Record>> {
     let (sum, body) = bytes.strip_prefix(&[FORMAT])?.split_first_chunk::<32>()?;
     if blake3::hash(body) != *sum {
         return None;

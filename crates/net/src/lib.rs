@@ -12,7 +12,7 @@ mod assembly;
 mod batch_order;
 mod dial;
 mod entropy;
-#[cfg(feature = "fuzz")]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod greeting;
 mod heartbeat;

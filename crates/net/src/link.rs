@@ -277,7 +277,7 @@ fn too_slow(deadline: Duration) -> Refusal {
     Refusal::Unreachable(format!("the peer did not answer within {} s", deadline.as_secs()))
 }
 
-fn decode_manifest(bytes: &[u8], content: ContentRef) -> Result<Manifest> {
+pub(crate) fn decode_manifest(bytes: &[u8], content: ContentRef) -> Result<Manifest> {
     let wrong = |reason| Refusal::from(WireError::new("manifest", reason));
     let manifest = Manifest::decode(bytes).ok_or_else(|| wrong("is cut short"))?;
     if manifest.chunks.iter().any(|c| c.len_bytes == 0 || c.len_bytes > CHUNK_MAX_BYTES) {

@@ -73,7 +73,7 @@ impl Refusal {
         }
     }
 
-    fn from_detail(detail: RefusalDetail) -> Refusal {
+    pub(crate) fn from_detail(detail: RefusalDetail) -> Refusal {
         let text = readable(&detail.message);
         match Kind::try_from(detail.kind) {
             Ok(Kind::Unauthorized) => Refusal::Unauthorized(text),

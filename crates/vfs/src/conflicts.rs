@@ -5,6 +5,8 @@
 //! an attribute, and it is not set on disk. A conflict lasts as long as there are two versions to
 //! choose from: until one is removed, moved over the other, or made equal to it.
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod packed;
 mod repository;
 mod resolve;

@@ -24,6 +24,8 @@ mod dirs;
 mod errno;
 mod evict;
 mod files;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod in_flight;
 mod inline;
 mod install;

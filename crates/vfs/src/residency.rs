@@ -211,3 +211,9 @@ impl Volume {
         Ok(())
     }
 }
+
+/// Whether `bytes` are a mark of a node.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn is_mark(bytes: &[u8]) -> bool {
+    postcard::from_bytes::<Mark>(bytes).is_ok()
+}

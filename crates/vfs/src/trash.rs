@@ -32,6 +32,9 @@ pub const ENTRIES_MAX: usize = 65_536;
 /// Versions kept of one file; beyond it its oldest go.
 pub const VERSIONS_MAX: usize = 32;
 
+/// Entries are numbered from 0; a number from here on is damage.
+const ID_MAX: u64 = 1 << 48;
+
 /// Names of kept files that are trash begin so; those of files kept for peers do not.
 pub(crate) const KEPT_PREFIX: &str = "trash-";
 /// Names of the records in the state database begin so.
@@ -141,6 +144,28 @@ pub(crate) struct Trash {
 }
 
 impl Trash {
+    /// Takes in what the records say of `files`, and takes it out of these.
+    fn recall(&mut self, records: Vec<(String, Vec<u8>)>, files: &mut BTreeSet<String>) {
+        for (name, bytes) in records {
+            let digits = name.strip_prefix(RECORD_PREFIX).unwrap_or_default();
+            let id = u64::from_str_radix(digits, 16).ok().filter(|id| *id < ID_MAX);
+            let Some(id) = id else { continue };
+            self.next = self.next.max(id + 1);
+            match postcard::from_bytes::<TrashEntry>(&bytes) {
+                Ok(entry) if files.remove(&entry.kept) => self.insert(id, entry),
+                _ => drop(self.stale.insert(id)),
+            }
+        }
+    }
+
+    /// The number that the name of a kept file carries, or a free one.
+    fn id_for(&self, kept: &str) -> u64 {
+        let number = kept[KEPT_PREFIX.len()..].split('-').next().unwrap_or_default();
+        let number = u64::from_str_radix(number, 16).unwrap_or(0);
+        let taken = number >= ID_MAX || self.entries.contains_key(&number);
+        if taken { self.next } else { number }
+    }
+
     /// Takes an entry in; answers the oldest ones, if there are too many now.
     fn add(&mut self, entry: TrashEntry) -> Vec<TrashEntry> {
         let (id, node) = (self.next, entry.node);
@@ -160,14 +185,14 @@ impl Trash {
 
     fn insert(&mut self, id: u64, entry: TrashEntry) {
         self.next = self.next.max(id + 1);
-        self.bytes += entry.disk_bytes;
+        self.bytes = self.bytes.saturating_add(entry.disk_bytes);
         self.of_node.entry(entry.node).or_default().push(id);
         self.entries.insert(id, entry);
     }
 
     fn remove(&mut self, id: u64) -> Option<TrashEntry> {
         let entry = self.entries.remove(&id)?;
-        self.bytes -= entry.disk_bytes;
+        self.bytes = self.bytes.saturating_sub(entry.disk_bytes);
         self.stale.insert(id);
         if let Some(versions) = self.of_node.get_mut(&entry.node) {
             versions.retain(|other| *other != id);
@@ -228,19 +253,9 @@ pub(crate) fn load(
     let mut trash = Trash::default();
     let mut files: BTreeSet<String> =
         disk.keep_list()?.into_iter().filter(|name| name.starts_with(KEPT_PREFIX)).collect();
-    for (name, bytes) in records {
-        let digits = name.strip_prefix(RECORD_PREFIX).unwrap_or_default();
-        let Ok(id) = u64::from_str_radix(digits, 16) else { continue };
-        trash.next = trash.next.max(id + 1);
-        match postcard::from_bytes::<TrashEntry>(&bytes) {
-            Ok(entry) if files.remove(&entry.kept) => trash.insert(id, entry),
-            _ => drop(trash.stale.insert(id)),
-        }
-    }
+    trash.recall(records, &mut files);
     for kept in files {
-        let number = kept[KEPT_PREFIX.len()..].split('-').next().unwrap_or_default();
-        let number = u64::from_str_radix(number, 16).unwrap_or(0);
-        let id = if trash.entries.contains_key(&number) { trash.next } else { number };
+        let id = trash.id_for(&kept);
         trash.insert(id, unrecorded(kept, disk, now));
         trash.stale.insert(id);
     }
@@ -307,4 +322,38 @@ impl Volume {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Records as they are written down.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn samples() -> Vec<Vec<u8>> {
+    let entry = TrashEntry {
+        path: b"dir/file".to_vec(),
+        node: NodeId(7),
+        at: Timespec::default(),
+        peer: Slot(2),
+        reason: TrashReason::Removed,
+        size_bytes: 3,
+        disk_bytes: 4096,
+        perm: Perm::default(),
+        times: Times::at(Timespec::default()),
+        kept: "trash-000000000007-file".to_owned(),
+    };
+    vec![postcard::to_stdvec(&entry).expect("records always encode")]
+}
+
+/// Whether a record is taken in; and whatever it says, the trash can be worked on.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn takes(bytes: &[u8]) -> bool {
+    let Ok(entry) = postcard::from_bytes::<TrashEntry>(bytes) else { return false };
+    let record = |id: u64| (format!("{RECORD_PREFIX}{id:016x}"), bytes.to_vec());
+    let mut trash = Trash::default();
+    for id in [3, entry.size_bytes, u64::MAX] {
+        trash.recall(vec![record(id)], &mut BTreeSet::from([entry.kept.clone()]));
+    }
+    let id = trash.id_for(&format!("{KEPT_PREFIX}{:x}-x", entry.disk_bytes));
+    trash.insert(id, entry.clone());
+    trash.add(entry.clone());
+    let _ = (trash.next_name(&entry.path()), trash.remove(3), trash.take_records());
+    true
 }

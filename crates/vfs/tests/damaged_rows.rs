@@ -11,30 +11,9 @@ use tempfile::TempDir;
 
 const ANYONE: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0 };
 
-/// SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-
-    fn spoil(&mut self, bytes: &mut Vec<u8>) {
-        for _ in 0..1 + self.below(3) {
-            let at = self.below(bytes.len().max(1) as u64) as usize;
-            match self.below(4) {
-                0 => bytes.truncate(at),
-                1 => bytes.insert(at.min(bytes.len()), self.below(256) as u8),
-                _ if at < bytes.len() => bytes[at] = self.below(256) as u8,
-                _ => {}
-            }
-        }
-    }
-}
+#[path = "../../../fuzz/mutated.rs"]
+mod mutated;
+use mutated::Dice;
 
 fn start(dir: &Path, origin: Origin) -> Result<Arc<Volume>, OpenError> {
     let disk = PlainDisk::open(&dir.join("tree")).unwrap();
@@ -78,21 +57,17 @@ fn altered_rows_counters_and_log_entries_are_damage_or_open_a_sound_volume() {
             match seed % 3 {
                 0 => {
                     let mut nodes = db.load_nodes().unwrap();
-                    let (id, mut bytes) =
-                        nodes.swap_remove(dice.below(nodes.len() as u64) as usize);
-                    dice.spoil(&mut bytes);
-                    batch.nodes.push((id, Some(bytes)));
+                    let (id, bytes) = nodes.swap_remove(dice.below(nodes.len() as u64) as usize);
+                    batch.nodes.push((id, Some(dice.spoilt(&bytes))));
                 }
                 1 => {
-                    let mut bytes = db.meta("counters").unwrap().unwrap();
-                    dice.spoil(&mut bytes);
-                    batch.meta.push(("counters".into(), bytes));
+                    let bytes = db.meta("counters").unwrap().unwrap();
+                    batch.meta.push(("counters".into(), dice.spoilt(&bytes)));
                 }
                 _ => {
                     let mut log = db.read_log(Sequence(0), usize::MAX).unwrap();
-                    let (seq, mut bytes) = log.swap_remove(dice.below(log.len() as u64) as usize);
-                    dice.spoil(&mut bytes);
-                    batch.log.push((seq, bytes));
+                    let (seq, bytes) = log.swap_remove(dice.below(log.len() as u64) as usize);
+                    batch.log.push((seq, dice.spoilt(&bytes)));
                 }
             }
             db.commit(&batch).unwrap();

@@ -39,14 +39,14 @@ impl Holding {
         Holding { node, content }
     }
 
-    fn key(&self) -> [u8; 16] {
+    pub(super) fn key(&self) -> [u8; 16] {
         let mut key = [0; 16];
         key[..8].copy_from_slice(&self.node.0.to_be_bytes());
         key[8..].copy_from_slice(&self.content);
         key
     }
 
-    fn of_key(key: &[u8]) -> Option<Holding> {
+    pub(super) fn of_key(key: &[u8]) -> Option<Holding> {
         let (node, content) = key.split_first_chunk::<8>()?;
         let node = NodeId(u64::from_be_bytes(*node));
         Some(Holding { node, content: content.try_into().ok()? })
@@ -171,7 +171,7 @@ fn part_key(holding: &Holding, number: usize) -> [u8; 20] {
     key
 }
 
-fn decode(value: &[u8]) -> Option<ContentRef> {
+pub(super) fn decode(value: &[u8]) -> Option<ContentRef> {
     let (size, hash) = value.split_first_chunk::<8>()?;
     let hash = hash.try_into().ok()?;
     Some(ContentRef { size_bytes: u64::from_be_bytes(*size), hash: ContentHash(hash) })

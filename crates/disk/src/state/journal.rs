@@ -28,23 +28,31 @@ const END_MAGIC: &[u8] = b"FJL\x03";
 /// Older journals were synced before the newest was made.
 pub(super) fn cut_tear(database: &Path) -> Result<(), Fault> {
     let Some(path) = newest(database)? else { return Ok(()) };
-    let mut journal = Journal::open(&path)?;
-    let broken = loop {
-        let start = journal.pos;
-        match journal.next_batch()? {
-            Batch::Whole => {}
-            Batch::None => return Ok(()),
-            Batch::Broken => break start..journal.pos,
-        }
-    };
-    let kept_bytes = broken.start;
-    if !journal.misses_bytes(broken)? {
-        return Err(Fault::shape("a journal entry does not match its checksum"));
-    }
+    let file = File::open(&path)?;
+    let len = file.metadata()?.len();
+    let Some(kept_bytes) = whole_bytes(BufReader::new(file), len)? else { return Ok(()) };
     tracing::warn!(kept_bytes, "state journal cut where an interrupted write tore it");
     let file = File::options().write(true).open(&path)?;
     file.set_len(kept_bytes)?;
     Ok(file.sync_all()?)
+}
+
+/// Where the history that is whole ends, if not at the end of a journal of `len` bytes.
+pub(super) fn whole_bytes(reader: impl Read + Seek, len: u64) -> Result<Option<u64>, Fault> {
+    let mut journal = Journal { reader, pos: 0, len, buf: Vec::new() };
+    let broken = loop {
+        let start = journal.pos;
+        match journal.next_batch()? {
+            Batch::Whole => {}
+            Batch::None => return Ok(None),
+            Batch::Broken => break start..journal.pos,
+        }
+    };
+    let kept_bytes = broken.start;
+    match journal.misses_bytes(broken)? {
+        true => Ok(Some(kept_bytes)),
+        false => Err(Fault::shape("a journal entry does not match its checksum")),
+    }
 }
 
 /// The journal with the highest number.
@@ -69,20 +77,14 @@ enum Batch {
     None,
 }
 
-struct Journal {
-    reader: BufReader<File>,
+struct Journal<R> {
+    reader: R,
     pos: u64,
     len: u64,
     buf: Vec<u8>,
 }
 
-impl Journal {
-    fn open(path: &Path) -> io::Result<Journal> {
-        let file = File::open(path)?;
-        let len = file.metadata()?.len();
-        Ok(Journal { reader: BufReader::new(file), pos: 0, len, buf: Vec::new() })
-    }
-
+impl<R: Read + Seek> Journal<R> {
     /// Walks over the batch that starts here.
     fn next_batch(&mut self) -> io::Result<Batch> {
         let Some(start) = self.take(13)? else {

@@ -1,6 +1,7 @@
 //! Two real daemons of this binary on loopback, with real mounts, driven through the real command line.
 
 pub mod command;
+#[path = "../../../../fuzz/mutated.rs"]
 pub mod dice;
 pub mod environment;
 pub mod git;

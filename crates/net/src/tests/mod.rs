@@ -4,6 +4,5 @@ mod calls;
 mod fake;
 mod hostile;
 mod identity;
-mod mutated;
 mod pairing;
 mod sessions;

@@ -2,7 +2,7 @@
 //! there is no weaker setting to fall back to.
 
 mod handshake;
-mod verify;
+pub(crate) mod verify;
 
 pub(crate) use handshake::{AcceptError, DialError, Secured, accept, dial};
 pub(crate) use verify::peer_of_spki;

@@ -14,7 +14,7 @@ use rustls::{
 };
 
 /// SubjectPublicKeyInfo (RFC 8410) around a 32-byte Ed25519 public key.
-const SPKI_PREFIX: [u8; 12] =
+pub(crate) const SPKI_PREFIX: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// The peer an encoded public key stands for; `None` if it is not Ed25519.

@@ -10,7 +10,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "fuzz")]
+#[cfg(any(test, feature = "fuzz"))]
 pub(crate) use codec::Bounded;
 pub(crate) use codec::Codec;
 pub(crate) use decode::{content, node, notification, volume};

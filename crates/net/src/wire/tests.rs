@@ -2,6 +2,7 @@
 
 use super::proto;
 use super::{decode_batch, encode_batch, encode_notification, notification};
+use crate::fuzz::mutated::Dice;
 use crate::message::{Batch, Notification};
 use bytes::Bytes;
 use lockstep_core::change::{Body, Exchange, RenameTarget};
@@ -13,22 +14,7 @@ use lockstep_core::{
 };
 use prost::Message;
 
-/// SplitMix64: the same changes in every run.
-struct Dice(u64);
-
 impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.roll() % n
-    }
-
     fn bytes(&mut self, len: u64) -> Vec<u8> {
         (0..len).map(|_| self.roll() as u8).collect()
     }

@@ -144,7 +144,7 @@ impl Volume {
 
 /// Comments, and what a tag was peeled to, are left out; so is what is kept of earlier conflicts, and
 /// what could not be a file below `refs`: a packed-refs file may come from anywhere.
-fn parse(bytes: &[u8]) -> BTreeMap<String, String> {
+pub(super) fn parse(bytes: &[u8]) -> BTreeMap<String, String> {
     let text = String::from_utf8_lossy(bytes);
     let entry = |line: &str| {
         let (value, name) = line.split_once(' ')?;

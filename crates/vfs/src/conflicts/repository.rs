@@ -62,10 +62,7 @@ impl Volume {
         }
         let mut bytes = vec![0; file.live_size_bytes as usize];
         let read = self.disk.open(path).ok()?.read_at(&mut bytes, 0).ok()?;
-        let value = std::str::from_utf8(&bytes[..read]).ok()?.trim_end();
-        let object = OBJECT_ID_DIGITS.contains(&value.len())
-            && value.bytes().all(|byte| byte.is_ascii_hexdigit());
-        (object || value.starts_with("ref: refs/")).then(|| value.to_owned())
+        value_of(&bytes[..read])
     }
 
     /// The first of `name`, `name-2`, … in `dir` that is free, unless one has this value already.
@@ -111,6 +108,14 @@ impl Volume {
         }
         Ok(dir)
     }
+}
+
+/// What a file of a ref points at, if it is one.
+pub(super) fn value_of(bytes: &[u8]) -> Option<String> {
+    let value = std::str::from_utf8(bytes).ok()?.trim_end();
+    let object = OBJECT_ID_DIGITS.contains(&value.len())
+        && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (object || value.starts_with("ref: refs/")).then(|| value.to_owned())
 }
 
 /// The directories, from the git directory, that the losing value of a ref goes to; `None` if it
