@@ -142,8 +142,10 @@ pub struct Place {
 /// One line back.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Reply {
+pub enum Reply {
+    /// What was asked for.
     Done(Value),
+    /// Why not.
     Failed(Failure),
 }
 

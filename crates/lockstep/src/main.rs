@@ -16,6 +16,8 @@ mod daemon;
 mod demo;
 mod errors;
 mod fuse;
+#[cfg(test)]
+mod fuzz;
 mod home;
 mod pump;
 

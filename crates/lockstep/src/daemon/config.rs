@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// Ten years: beyond it, times could not be reckoned with.
+const VERIFY_PAUSE_MAX_S: u64 = 10 * 365 * 24 * 3600;
+
 /// What may be set, or was chosen once and is kept.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -32,6 +35,21 @@ impl Config {
         Ok(durable::read_json(&home.config_file())?.unwrap_or_default())
     }
 
+    /// How much the trash of each volume keeps.
+    pub fn trash_limits(&self) -> TrashLimits {
+        let usual = TrashLimits::default();
+        let days = |days: u64| Duration::from_secs(days.saturating_mul(24 * 3600));
+        TrashLimits {
+            age_max: self.trash_days.map_or(usual.age_max, days),
+            disk_percent_max: self.trash_percent.map_or(usual.disk_percent_max, |p| p.min(100)),
+        }
+    }
+
+    /// Pause between two background checks of a volume.
+    pub fn verify_pause(&self) -> Duration {
+        Duration::from_secs(self.verify_pause_s.unwrap_or(6 * 3600).min(VERIFY_PAUSE_MAX_S))
+    }
+
     /// Keeps these settings.
     pub fn save(&self, home: &Home) -> Outcome<()> {
         durable::write_json(&home.config_file(), self)
@@ -45,17 +63,10 @@ pub fn host_name(home: &Home) -> String {
 
 /// How much the trash of each volume keeps.
 pub fn trash_limits(home: &Home) -> TrashLimits {
-    let config = Config::load(home).unwrap_or_default();
-    let usual = TrashLimits::default();
-    let days = |days: u64| Duration::from_secs(days.saturating_mul(24 * 3600));
-    TrashLimits {
-        age_max: config.trash_days.map_or(usual.age_max, days),
-        disk_percent_max: config.trash_percent.map_or(usual.disk_percent_max, |p| p.min(100)),
-    }
+    Config::load(home).unwrap_or_default().trash_limits()
 }
 
 /// Pause between two background checks of a volume.
 pub fn verify_pause(home: &Home) -> Duration {
-    let seconds = Config::load(home).ok().and_then(|config| config.verify_pause_s);
-    Duration::from_secs(seconds.unwrap_or(6 * 3600))
+    Config::load(home).unwrap_or_default().verify_pause()
 }

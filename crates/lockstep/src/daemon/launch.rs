@@ -100,7 +100,8 @@ fn last_words(home: &Home, log_start: u64) -> Failure {
     })
 }
 
-fn parse_last_words(said: &str) -> Option<Failure> {
+/// What a daemon that failed to start left at the end of its log.
+pub fn parse_last_words(said: &str) -> Option<Failure> {
     let start = said.rfind(&format!("\n{LAST_WORDS}")).map(|at| at + 1);
     let start = start.or_else(|| said.starts_with(LAST_WORDS).then_some(0))?;
     // Behind them another daemon may have written already.

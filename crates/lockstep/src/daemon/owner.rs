@@ -22,8 +22,9 @@ pub struct Owner {
     _file: File,
 }
 
+/// What `.lockstep/owner` says.
 #[derive(Serialize, Deserialize)]
-struct Label {
+pub struct Label {
     home: PathBuf,
     volume: String,
 }

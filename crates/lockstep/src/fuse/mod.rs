@@ -22,7 +22,7 @@ mod introduced;
 mod live;
 mod mount;
 mod mount_error;
-mod mountinfo;
+pub mod mountinfo;
 mod negotiate;
 mod notify;
 mod options;

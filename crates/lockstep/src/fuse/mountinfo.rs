@@ -49,7 +49,7 @@ pub fn top_mount(path: &Path) -> io::Result<Option<Mount>> {
 }
 
 /// The mounts in the order in which they were made; lines that make no sense are skipped.
-fn parse(mountinfo: &[u8]) -> impl Iterator<Item = Mount> {
+pub fn parse(mountinfo: &[u8]) -> impl Iterator<Item = Mount> {
     mountinfo.split(|b| *b == b'\n').filter_map(parse_line)
 }
 
