@@ -1,8 +1,10 @@
 //! Checking that what stands below is what the state says: names, kinds, sizes, symlink targets,
-//! and the bytes of every file, read again and named again.
+//! modes, owners, times and attributes, and the bytes of every file, read again and named again.
 //!
 //! A directory's names are compared while nobody can change them, a file's bytes beside its
 //! writers: what changed meanwhile is not judged. Each difference is looked at twice.
+
+mod dress;
 
 use crate::volume::{State, Volume};
 use lockstep_core::tree::{Link, Node, NodeBody};
@@ -50,6 +52,24 @@ pub enum Mismatch {
     Absent,
     /// The symlink leads elsewhere.
     Target,
+    /// It has other permission bits.
+    Mode {
+        /// Bits by the state.
+        expected: u32,
+        /// Bits below.
+        found: u32,
+    },
+    /// It belongs to somebody else.
+    Owner {
+        /// User and group by the state.
+        expected: (u32, u32),
+        /// User and group below.
+        found: (u32, u32),
+    },
+    /// The file has another modification time.
+    Modified,
+    /// It has other extended attributes.
+    Attributes,
     /// It could not be read.
     Unreadable {
         /// What the system said.
@@ -70,6 +90,15 @@ impl Mismatch {
             Mismatch::Content => "has other bytes on disk than were written".to_owned(),
             Mismatch::Absent => "has no content on disk".to_owned(),
             Mismatch::Target => "leads elsewhere on disk".to_owned(),
+            Mismatch::Mode { expected, found } => {
+                format!("has mode {found:04o} on disk, not {expected:04o}")
+            }
+            Mismatch::Owner { expected, found } => format!(
+                "belongs to {}:{} on disk, not to {}:{}",
+                found.0, found.1, expected.0, expected.1
+            ),
+            Mismatch::Modified => "has another modification time on disk".to_owned(),
+            Mismatch::Attributes => "has other attributes on disk".to_owned(),
             Mismatch::Unreadable { reason } => format!("cannot be read: {reason}"),
         }
     }
@@ -157,11 +186,22 @@ impl Volume {
         for (_, name, node) in entries.after(0) {
             let at = path.join(OsStr::from_bytes(name.as_bytes()));
             let found = below.remove(name.as_bytes());
-            match self.verify_entry(&state, node, &at, found) {
-                Ok(Some(FileType::Dir)) => listing.dirs.push(node),
-                Ok(Some(FileType::File)) => listing.files.push((node, at)),
-                Ok(_) => {}
-                Err(mismatch) => listing.differences.push(Difference { path: at, mismatch }),
+            let mut differs =
+                |mismatch| listing.differences.push(Difference { path: at.clone(), mismatch });
+            let more = match self.verify_entry(&state, node, &at, found) {
+                Ok(more) => more,
+                Err(mismatch) => {
+                    differs(mismatch);
+                    continue;
+                }
+            };
+            if let Some(stat) = found {
+                self.verify_dress(&state, node, &at, &stat).into_iter().for_each(&mut differs);
+            }
+            match more {
+                Some(FileType::Dir) => listing.dirs.push(node),
+                Some(FileType::File) => listing.files.push((node, at)),
+                _ => {}
             }
         }
         let shared = below.into_iter().filter(|(_, stat)| stat.file_type.kind().is_some());

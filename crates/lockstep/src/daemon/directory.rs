@@ -11,7 +11,7 @@ use crate::home::Home;
 use rustix::fs::Access;
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// `ENOTCONN`: what a mount answers whose daemon is gone.
@@ -154,7 +154,10 @@ impl Surveyor<'_> {
             .map(Path::to_path_buf)
             .collect();
         for step in missing.into_iter().rev() {
-            DirBuilder::new().mode(self.dir_mode).create(&step).map_err(|e| {
+            // The daemon's own umask is for its own files.
+            let mode = fs::Permissions::from_mode(self.dir_mode);
+            let made = DirBuilder::new().mode(self.dir_mode).create(&step);
+            made.and_then(|()| fs::set_permissions(&step, mode)).map_err(|e| {
                 Failure::io(
                     "create the directory",
                     &step,

@@ -68,7 +68,7 @@ pub struct Daemon {
     runtime: Handle,
     /// Volumes of the home that could not even be listed, and why.
     left_out: Mutex<Vec<String>>,
-    /// Permission bits of directories made for the user (the umask is lifted for the mounts).
+    /// Permission bits of directories made for the user (by the umask that the daemon was started with).
     dir_mode: u32,
     /// Held by a command that changes which volumes there are, or opens, mounts or closes one.
     changing: Mutex<()>,

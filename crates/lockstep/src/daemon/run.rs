@@ -22,8 +22,9 @@ pub fn run(home: &Home, first: Option<Request>, told: impl FnOnce(&Outcome<Value
     home.create()?;
     let lock = HomeLock::take(home)?;
     log::start();
-    // Modes come from the callers of the mounts; a umask of our own would cut them.
-    let umask = rustix::process::umask(Mode::empty());
+    // For the files of the state, which the database makes. Modes of users' files are set as the
+    // callers of the mounts say.
+    let umask = rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let _ = rustix::process::chdir("/");
     let runtime = runtime()?;
     let daemon = Daemon::assemble(home, runtime.handle(), 0o777 & !umask.as_raw_mode())?;

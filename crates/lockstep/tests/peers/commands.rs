@@ -82,7 +82,7 @@ fn status_json_shape() {
 }
 
 #[test]
-fn keys_and_sockets_are_private() {
+fn keys_sockets_and_state_are_private() {
     let pair = connected!();
     for side in [&pair.a, &pair.b] {
         let mode = |name: &str| {
@@ -96,7 +96,15 @@ fn keys_and_sockets_are_private() {
                 assert_eq!(mode(entry.file_name().to_str().unwrap()), 0o600);
             }
         }
-        assert_eq!(side.home.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        let mut open = vec![side.home.clone()];
+        while let Some(dir) = open.pop() {
+            assert_eq!(dir.metadata().unwrap().permissions().mode() & 0o777, 0o700, "{dir:?}");
+            for entry in std::fs::read_dir(dir).unwrap().flatten() {
+                let mode = entry.metadata().unwrap().permissions().mode();
+                assert_eq!(mode & 0o077, 0, "{:?}", entry.path());
+                open.extend(entry.file_type().unwrap().is_dir().then(|| entry.path()));
+            }
+        }
     }
 }
 

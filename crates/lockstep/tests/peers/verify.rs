@@ -2,6 +2,7 @@
 //! again and compared with what was written.
 
 use crate::support::connected;
+use crate::support::environment::is_root;
 use crate::support::eventually;
 use crate::support::pair::{Layout, Pair};
 use crate::support::peer::Peer;
@@ -107,6 +108,42 @@ fn each_kind_of_difference_is_named() {
     let expected = expected.map(|(path, what)| (path.to_owned(), what.to_owned()));
     assert_eq!(differences(&pair.b), expected);
     pair.b.run(&["verify", "no-such-volume"]).fails_with(1, &["no volume"]);
+}
+
+#[test]
+fn what_was_set_behind_the_mount_is_named() {
+    let pair = connected!();
+    fill(&pair.a);
+    set_mode(&pair.a.at("small"), 0o4711);
+    rustix::fs::setxattr(pair.a.at("dir"), "user.kept", b"1", rustix::fs::XattrFlags::empty())
+        .unwrap();
+    pair.identical();
+    for peer in [&pair.a, &pair.b] {
+        assert_eq!(verified(peer, 0)["clean"], true);
+        let below = |name: &str| peer.backing.join(name);
+        set_mode(&below("dir/deep"), 0o700);
+        set_mode(&below("small"), 0o644);
+        rustix::fs::removexattr(below("dir"), "user.kept").unwrap();
+        let mut expected = vec![
+            ("dir", "has other attributes on disk"),
+            ("dir/deep", "has mode 0700 on disk, not 0755"),
+            ("dir/large", "has another modification time on disk"),
+            ("dir/linked", "has mode 0644 on disk, not 4711"),
+            ("empty", "has other attributes on disk"),
+            ("small", "has mode 0644 on disk, not 4711"),
+        ];
+        let touched = fs::File::options().write(true).open(below("dir/large")).unwrap();
+        touched.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        let none = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(below("empty"), "user.new", b"2", none).unwrap();
+        if is_root() {
+            std::os::unix::fs::chown(below("dir/deep/other"), Some(12), Some(34)).unwrap();
+            expected.insert(2, ("dir/deep/other", "belongs to 12:34 on disk, not to 0:0"));
+        }
+        let expected: Vec<_> =
+            expected.into_iter().map(|(path, what)| (path.to_owned(), what.to_owned())).collect();
+        assert_eq!(differences(peer), expected);
+    }
 }
 
 /// CPU time of the thread `lockstep-verify` of `peer`'s daemon, in seconds.
