@@ -1,5 +1,5 @@
 //! Checking that what stands below is what the state says: names, kinds, sizes, symlink targets,
-//! modes, owners, times and attributes, and the bytes of every file, read again and named again.
+//! modes, owners and attributes, and the bytes of every file, read again and named again.
 //!
 //! A directory's names are compared while nobody can change them, a file's bytes beside its
 //! writers: what changed meanwhile is not judged. Each difference is looked at twice.
@@ -66,8 +66,6 @@ pub enum Mismatch {
         /// User and group below.
         found: (u32, u32),
     },
-    /// The file has another modification time.
-    Modified,
     /// It has other extended attributes.
     Attributes,
     /// It could not be read.
@@ -97,7 +95,6 @@ impl Mismatch {
                 "belongs to {}:{} on disk, not to {}:{}",
                 found.0, found.1, expected.0, expected.1
             ),
-            Mismatch::Modified => "has another modification time on disk".to_owned(),
             Mismatch::Attributes => "has other attributes on disk".to_owned(),
             Mismatch::Unreadable { reason } => format!("cannot be read: {reason}"),
         }

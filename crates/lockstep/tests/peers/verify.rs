@@ -127,13 +127,10 @@ fn what_was_set_behind_the_mount_is_named() {
         let mut expected = vec![
             ("dir", "has other attributes on disk"),
             ("dir/deep", "has mode 0700 on disk, not 0755"),
-            ("dir/large", "has another modification time on disk"),
             ("dir/linked", "has mode 0644 on disk, not 4711"),
             ("empty", "has other attributes on disk"),
             ("small", "has mode 0644 on disk, not 4711"),
         ];
-        let touched = fs::File::options().write(true).open(below("dir/large")).unwrap();
-        touched.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
         let none = rustix::fs::XattrFlags::empty();
         rustix::fs::setxattr(below("empty"), "user.new", b"2", none).unwrap();
         if is_root() {

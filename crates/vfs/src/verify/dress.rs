@@ -1,6 +1,5 @@
-//! What a file wears below: mode, owner, modification time, attributes. Only what Lockstep sets there
-//! itself is compared: the bytes of a placeholder, of a file being written or of a symlink wear
-//! something else, and so do directories their times.
+//! What a file wears below: mode, owner, attributes. A placeholder and a file being written are not
+//! compared, nor are times: those of a file that was written here are the disk's own, a little later.
 
 use super::Mismatch;
 use crate::volume::{State, Volume};
@@ -33,9 +32,6 @@ impl Volume {
         let owner = (node.perm.uid, node.perm.gid);
         if self.privileged && owner != (stat.uid, stat.gid) {
             found.push(Mismatch::Owner { expected: owner, found: (stat.uid, stat.gid) });
-        }
-        if node.kind() == Kind::File && stat.mtime != node.times.mtime {
-            found.push(Mismatch::Modified);
         }
         if matches!(node.kind(), Kind::File | Kind::Dir) && !self.wears_attributes(node, path) {
             found.push(Mismatch::Attributes);
