@@ -2,9 +2,9 @@
 //!
 //! Whoever takes the last name of a file away, a caller here or a peer's change, does not know what
 //! the peer has done meanwhile: a name that it gave brings the file back. Then somebody must have
-//! the bytes. They stay until the peer has everything that was done here, contents included, and
-//! what it did before it knew has come: by then the file is gone on both sides, or its bytes are
-//! where it is.
+//! the bytes: the peer need not have fetched them, however complete it is. They stay until the
+//! peer has everything that was done here and what it did before it knew has come: by then the file
+//! is gone on both sides, or it is back here; then they stay until it has its bytes again.
 
 use crate::serve::{holding_of, kept_name};
 use crate::volume::{State, Volume};
@@ -112,7 +112,9 @@ impl Volume {
         let owed = file.resident
             && !file.dirty
             && file.content.size_bytes > 0
-            && !state.replica.is_known_everywhere()
+            // A peer that says it has everything may lack what it was never asked to fetch, or gave
+            // up, and give it a name at this moment.
+            && state.replica.log.peers() > 0
             // What is small and was made just now is in memory, and never leaves.
             && !(small && state.replica.is_untold(node));
         owed.then_some(file.content)

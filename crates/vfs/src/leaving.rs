@@ -29,9 +29,9 @@ impl Volume {
         Some(Leaver { volume: self, open })
     }
 
-    /// A file that is about to lose its name, and whose announced content was overwritten before
-    /// every peer had all that was done here, is announced as it is now: should a peer's change
-    /// bring it back, there must be bytes for it somewhere. The caller holds its `writing` lock.
+    /// A file that is about to lose its name, and whose announced content was overwritten, is
+    /// announced as it is now: should a peer's change bring it back, there must be bytes for it
+    /// somewhere, and the peer need not have fetched what was announced. The caller holds its `writing` lock.
     pub(crate) fn announce_leaver(&self, leaver: Option<&Leaver<'_>>) {
         let Some(Leaver { open, .. }) = leaver else { return };
         if is_overwritten(&self.read_state(), open.node) {
@@ -84,6 +84,5 @@ impl Drop for Leaver<'_> {
 /// announced.
 fn is_overwritten(state: &State, node: NodeId) -> bool {
     let file = state.replica.tree.node(node).and_then(|n| n.file());
-    file.is_some_and(|f| f.dirty && f.content.size_bytes > 0)
-        && !state.replica.is_known_everywhere()
+    file.is_some_and(|f| f.dirty && f.content.size_bytes > 0) && state.replica.log.peers() > 0
 }

@@ -178,10 +178,11 @@ impl Volume {
     /// The file of a holding, wherever it stands: shown, on its way, or kept.
     fn source(&self, holding: Holding) -> Option<Arc<dyn DiskFile>> {
         let name = kept_name(&holding);
+        // Kept bytes are whole; a transfer of the same content may have nothing yet.
+        let whole = self.shown(holding).or_else(|| self.disk.keep_open(&name).ok());
         // What is put in place between the two looks is found by the second.
-        let under_way = self.shown(holding).or_else(|| self.disk.temp_open(&name).ok());
-        let source =
-            under_way.or_else(|| self.shown(holding)).or_else(|| self.disk.keep_open(&name).ok());
+        let under_way = whole.or_else(|| self.disk.temp_open(&name).ok());
+        let source = under_way.or_else(|| self.shown(holding));
         if source.is_none() && self.read_state().replica.tree.node(holding.node).is_none() {
             self.drop_holding(holding);
         }

@@ -1,6 +1,6 @@
 //! Which bytes are on this machine: on-demand volumes, pins, evictions.
 
-use crate::support::pair::{Layout, Pair};
+use crate::support::pair::Pair;
 use crate::support::peer::Peer;
 use crate::support::repository::noise;
 use crate::support::{SOON, connected, eventually};
@@ -9,15 +9,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 const MIB: usize = 1 << 20;
-
-/// A pair of which `b` fetches contents when they are read.
-fn on_demand() -> Option<Pair> {
-    let pair = Pair::apart(Layout::default())?;
-    let invite = pair.a.share()["invite"].as_str().unwrap().to_owned();
-    pair.b.join_with(&invite, &["--policy", "on-demand"]);
-    pair.reconnected();
-    Some(pair)
-}
 
 /// Whether the bytes of `name` are below `side`'s mount: a placeholder stores none.
 fn is_here(side: &Peer, name: &str) -> bool {
@@ -32,7 +23,7 @@ fn run(side: &Peer, command: &str, name: impl AsRef<Path>) -> crate::support::co
 
 #[test]
 fn on_demand_contents_come_when_they_are_read_and_wait_does_not_wait_for_them() {
-    let Some(pair) = on_demand() else { return };
+    let Some(pair) = Pair::on_demand() else { return };
     assert_eq!(pair.b.volume()["policy"], "on-demand");
     assert_eq!(pair.a.volume()["policy"], "eager");
     for name in ["read", "unread"] {
@@ -68,7 +59,7 @@ fn on_demand_contents_come_when_they_are_read_and_wait_does_not_wait_for_them() 
 
 #[test]
 fn what_is_pinned_comes_by_itself_and_stays() {
-    let Some(pair) = on_demand() else { return };
+    let Some(pair) = Pair::on_demand() else { return };
     fs::create_dir_all(pair.a.at("dir/deep")).unwrap();
     for (number, name) in ["dir/deep/one", "two"].into_iter().enumerate() {
         fs::write(pair.a.at(name), noise(number as u64, MIB)).unwrap();

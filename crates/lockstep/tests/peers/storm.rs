@@ -8,6 +8,7 @@ use super::crash::from_environment;
 use crate::support::dice::Dice;
 use crate::support::pair::{Layout, Pair};
 use crate::support::peer::Peer;
+use crate::support::repository::noise;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 /// Small enough to travel inside a change, and not.
 const SIZES: [usize; 4] = [30, 3_000, 60_000, 120_000];
+const ROUNDS: usize = 24;
 const LASTS: Duration = Duration::from_secs(4);
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
@@ -81,8 +83,15 @@ impl Worker<'_> {
     }
 }
 
-fn storm(seed: u64) -> bool {
-    let Some(pair) = Pair::connected(Layout::default()) else { return false };
+/// What nobody has never comes: that is to be seen before long.
+fn wait_briefly(pair: &Pair) {
+    for peer in [&pair.a, &pair.b] {
+        peer.run(&["wait", "--timeout", "15"]).success();
+    }
+}
+
+fn storm(seed: u64, connect: fn() -> Option<Pair>) -> bool {
+    let Some(pair) = connect() else { return false };
     let mut dice = Dice(seed);
     let (workers, held) = (1 + dice.below(2), dice.below(3) * 20);
     let worker = |peer: &'_ Peer, number: u64, dice: &mut Dice| -> (String, Dice) {
@@ -101,7 +110,7 @@ fn storm(seed: u64) -> bool {
         working.into_iter().map(|worker| worker.join().unwrap()).sum()
     });
     println!("seed {seed}: {workers} a side, {held} % held open, {calls} calls");
-    pair.wait();
+    wait_briefly(&pair);
     // What one settles of the conflicts the other settles further, a few times to and fro.
     let is_clean = |peer: &Peer| peer.run(&["verify"]).code == Some(0);
     let deadline = Instant::now() + SETTLED_WITHIN;
@@ -113,17 +122,77 @@ fn storm(seed: u64) -> bool {
     true
 }
 
-#[test]
-fn slow_a_storm_on_both_sides_ends_equal_and_no_file_is_without_its_bytes() {
+fn storms(connect: fn() -> Option<Pair>) {
     let first = from_environment("LOCKSTEP_STORM_SEED", 1);
     let storms = from_environment("LOCKSTEP_STORMS", 1);
     let mut failed = Vec::new();
     for seed in first..first + storms {
-        match std::panic::catch_unwind(|| storm(seed)) {
+        match std::panic::catch_unwind(|| storm(seed, connect)) {
             Ok(true) => {}
             Ok(false) => return,
             Err(_) => failed.push(seed),
         }
     }
     assert!(failed.is_empty(), "storms that did not end well: {failed:?}");
+}
+
+#[test]
+fn slow_a_storm_on_both_sides_ends_equal_and_no_file_is_without_its_bytes() {
+    storms(|| Pair::connected(Layout::default()));
+}
+
+#[test]
+fn slow_a_storm_with_an_on_demand_side_ends_equal_and_no_file_is_without_its_bytes() {
+    storms(Pair::on_demand);
+}
+
+/// `b` has never read what it gives further names to, while `a`, the only one with the bytes,
+/// takes the first name away.
+#[test]
+fn a_name_that_an_on_demand_side_gives_while_the_file_is_removed_leads_to_its_bytes() {
+    let Some(pair) = Pair::on_demand() else { return };
+    let bytes = |round: usize| noise(round as u64, 200_000);
+    for round in 0..ROUNDS {
+        fs::write(pair.a.at(format!("f{round}")), bytes(round)).unwrap();
+    }
+    pair.wait();
+    for round in 0..ROUNDS {
+        let (first, second) = (format!("f{round}"), format!("g{round}"));
+        // The peer has said that it has everything: it lacks only what it never read.
+        wait_briefly(&pair);
+        let together = std::sync::Barrier::new(2);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                together.wait();
+                let (from, to) = (pair.b.at(&first), pair.b.at(&second));
+                // The other side may have been quicker.
+                let _ = if round % 2 == 0 { fs::hard_link(from, to) } else { fs::rename(from, to) };
+            });
+            together.wait();
+            match round % 4 {
+                0 | 1 => drop(fs::remove_file(pair.a.at(&first))),
+                // What is written is not what stands there, and gone before anybody hears of it.
+                _ => {
+                    let _ = OpenOptions::new().write(true).open(pair.a.at(&first)).map(|mut f| {
+                        f.write_all(&bytes(round + 1))
+                            .and_then(|()| fs::remove_file(pair.a.at(&first)))
+                    });
+                }
+            }
+        });
+    }
+    wait_briefly(&pair);
+    let mut survived = 0;
+    for round in 0..ROUNDS {
+        let second = format!("g{round}");
+        if !pair.b.at(&second).exists() {
+            continue;
+        }
+        survived += 1;
+        let read = fs::read(pair.b.at(&second)).expect("the bytes are somewhere");
+        assert!(read == bytes(round) || read == bytes(round + 1), "{second}: others' bytes");
+    }
+    println!("{survived} of {ROUNDS} names survived");
+    assert!(survived > 0, "no name was given in time: nothing was tested");
+    pair.identical();
 }

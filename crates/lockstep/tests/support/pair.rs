@@ -53,6 +53,16 @@ impl Pair {
         Some(pair)
     }
 
+    /// The same, of which `b` fetches contents when they are read.
+    #[track_caller]
+    pub fn on_demand() -> Option<Pair> {
+        let pair = Pair::apart(Layout::default())?;
+        let invite = pair.a.share()["invite"].as_str().expect("share prints an invite").to_owned();
+        pair.b.join_with(&invite, &["--policy", "on-demand"]);
+        pair.reconnected();
+        Some(pair)
+    }
+
     /// The directories of both sides, nothing started.
     pub fn apart(layout: Layout) -> Option<Pair> {
         if !has_fuse() {
