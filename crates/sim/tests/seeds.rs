@@ -29,7 +29,7 @@ fn no_run_with_crashes_fails() {
 /// Few, for this plan is not without failures yet: see `ARCHITECTURE.md`.
 #[test]
 fn no_run_that_meets_by_state_fails() {
-    none_fails(Plan::BY_STATE, 0..300);
+    none_fails(Plan::BY_STATE, 0..1_000);
 }
 
 /// Likewise.

@@ -8,6 +8,7 @@
 //!   something is in it.
 
 use super::node::{Node, NodeBody};
+use super::state::Name;
 use crate::ids::{NodeId, Version};
 use crate::name::EntryName;
 use crate::planted::{self, Bug};
@@ -87,6 +88,15 @@ impl Claims {
     pub(super) fn clear_taken(&mut self, parent: NodeId, name: &EntryName) {
         for claim in self.names.iter_mut().filter(|claim| claim.is_at(parent, name)) {
             claim.taken = Version::default();
+        }
+    }
+
+    /// Each of two replicas shows a file under a name that the other saw taken: the name given last
+    /// stands again. Both choose from the same names, so both choose the same, whoever hears first.
+    pub(super) fn keep_one(&mut self, shown: impl Iterator<Item = Name>) {
+        if let Some((parent, name, given)) = shown.max_by(|a, b| (a.2, a).cmp(&(b.2, b))) {
+            self.give(parent, &name, given, false);
+            self.clear_taken(parent, &name);
         }
     }
 

@@ -155,6 +155,10 @@ impl Tree {
                 claims.take(gone.parent, &gone.name, sight.now, false);
             }
         }
+        if !claims.names.iter().any(Claim::stands) && !standing.is_empty() {
+            let own = standing.iter().map(|c| (c.parent, c.name.clone(), c.given));
+            claims.keep_one(own.chain(state.names.iter().cloned()));
+        }
     }
 
     /// The author of the exchange removed a node. A directory stays while something is in it, a
