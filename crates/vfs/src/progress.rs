@@ -65,6 +65,18 @@ impl Volume {
         state.wanted.is_empty() && state.effects.is_empty()
     }
 
+    /// Paths of the files whose content is to come here and that a peer, asked last, did not have.
+    pub fn without_bytes(&self) -> Vec<std::path::PathBuf> {
+        let state = self.read_state();
+        let lacks = |id: &NodeId| {
+            let stands = state.replica.tree.node(*id).filter(|n| !n.is_unlinked())?;
+            let (_, version) = stands.file()?.wanted()?;
+            let gone = state.gone.get(id) == Some(&version);
+            gone.then(|| state.replica.tree.path(*id)).flatten()
+        };
+        state.wanted.iter().filter_map(lacks).collect()
+    }
+
     /// Nothing will be announced or waited for any more.
     pub fn stop(&self) {
         self.closing.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -53,6 +53,7 @@ fn one(daemon: &Daemon, volume: &Hosted) -> Value {
         "pending_bytes": pending_bytes,
         "problems": problems,
         "notices": notices,
+        "without_content": volume.pump().map(|pump| pump.volume().without_bytes()),
         "conflicts": volume.pump().map(|pump| pump.volume().conflicts().len()),
         "verify": volume.pump().map(|pump| checks(&pump)),
         "trash": volume.pump().map(|pump| trash(&pump)),

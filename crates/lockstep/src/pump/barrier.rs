@@ -104,7 +104,8 @@ impl Pump {
             }
             if Instant::now() >= deadline {
                 return Err(self.explain(format!(
-                    "the content of {files} files ({bytes} bytes) is not here yet"
+                    "the content of {files} files ({bytes} bytes) is not here yet{}",
+                    self.had_by_nobody()
                 )));
             }
             self.volume.transfers.wait_progress(LOOK_AGAIN);
@@ -114,6 +115,18 @@ impl Pump {
             return Err(self.explain("changes are applied but not on disk for good yet".into()));
         }
         self.told_kernel(deadline)
+    }
+
+    /// Names the files that will not come by waiting.
+    fn had_by_nobody(&self) -> String {
+        let paths = self.volume.without_bytes();
+        match paths.first() {
+            None => String::new(),
+            Some(first) => format!(
+                "; no peer has that of {} of them, {first:?} for one: write it anew or remove it",
+                paths.len()
+            ),
+        }
     }
 
     fn told_kernel(&self, deadline: Instant) -> std::result::Result<(), String> {

@@ -155,3 +155,25 @@ fn two_peers_that_evict_at_the_same_moment_never_lose_the_bytes() {
         assert!(fs::read(pair.b.at(&name)).unwrap() == body);
     }
 }
+
+/// `b` has never read it; on `a` it goes from below while nobody looks, and `b` names it anew.
+#[test]
+fn a_file_whose_bytes_nobody_has_is_named_and_its_removal_ends_it() {
+    let Some(pair) = Pair::on_demand() else { return };
+    fs::write(pair.a.at("f"), noise(1, MIB)).unwrap();
+    pair.wait();
+    pair.a.stop();
+    fs::hard_link(pair.b.at("f"), pair.b.at("g")).unwrap();
+    fs::remove_file(pair.a.backing.join("f")).unwrap();
+    pair.a.start();
+    pair.reconnected();
+    eventually("a names the file", SOON, || {
+        pair.a.volume()["without_content"] == serde_json::json!(["g"])
+    });
+    let waited = pair.a.run(&["wait", "--timeout", "1"]);
+    assert!(waited.code == Some(1) && waited.stderr.contains("\"g\" for one"), "{waited:?}");
+    fs::remove_file(pair.b.at("g")).unwrap();
+    pair.wait();
+    assert_eq!(pair.a.volume()["without_content"], serde_json::json!([]));
+    pair.identical();
+}
