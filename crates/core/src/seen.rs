@@ -38,6 +38,14 @@ impl Seen {
         }
     }
 
+    /// The change `version` counts as seen.
+    pub fn saw(&mut self, version: Version) {
+        if version.lamport > 0 {
+            let of_author = self.versions.entry(version.slot).or_default();
+            of_author.add(version.lamport - 1, version.lamport);
+        }
+    }
+
     /// The change `version` counts as not seen: what was made without knowing it has overruled it.
     pub fn overruled(&mut self, version: Version) {
         if let Some(spans) = self.versions.get_mut(&version.slot) {

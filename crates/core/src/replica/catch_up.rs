@@ -329,6 +329,8 @@ impl Replica {
         if merged == Merged::RemovedHere && state.kind() == Kind::Dir {
             with.removed_here.insert(state.node, state.clone());
         }
+        // The author may have lost what it had seen, but not the names it tells.
+        state.names.iter().for_each(|(.., given)| with.theirs.saw(*given));
         effects
     }
 

@@ -6,6 +6,7 @@ use super::claim::Claim;
 use super::effect::Effect;
 use super::node::{Incoming, Node, NodeBody};
 use super::state::{Name, NodeState};
+use crate::attr::Timespec;
 use crate::change::Body;
 use crate::ids::{NodeId, Slot, Version};
 use crate::name::EntryName;
@@ -213,5 +214,18 @@ fn merge_times(node: &mut Node, state: &NodeState) -> bool {
         (node.times.atime, node.times_version.atime) = (times.atime, set.atime);
         changed = true;
     }
-    changed
+    changed | (node.dir().is_some() && merge_found_times(node, state))
+}
+
+/// Times that each side found on its own disk have equal versions: the later ones count.
+fn merge_found_times(node: &mut Node, state: &NodeState) -> bool {
+    let (before, (times, set), own) = (node.times, state.times, node.times_version);
+    let later = |here: Timespec, there: Timespec, equal: bool| match equal {
+        true => here.max(there),
+        false => here,
+    };
+    node.times.atime = later(before.atime, times.atime, own.atime == set.atime);
+    node.times.mtime = later(before.mtime, times.mtime, own.mtime == set.mtime);
+    node.times.ctime = later(before.ctime, times.ctime, own.ctime == set.ctime);
+    node.times != before
 }
