@@ -106,12 +106,20 @@ impl Claims {
         if !standing.is_empty() || self.removed_at >= content {
             return standing;
         }
-        let last = |claim: &&Claim| (claim.taken, claim.parent, claim.name.clone());
-        self.names.iter().max_by_key(last).into_iter().collect()
+        self.taken_last().into_iter().collect()
+    }
+
+    fn taken_last(&self) -> Option<&Claim> {
+        self.names.iter().max_by_key(|claim| (claim.taken, claim.parent, claim.name.clone()))
     }
 }
 
 impl Node {
+    /// The name, with its directory, that a removed file has again once an edit brings it back.
+    pub fn name_taken_last(&self) -> Option<(NodeId, EntryName)> {
+        self.claims().taken_last().map(|claim| (claim.parent, claim.name.clone()))
+    }
+
     /// What is known of the node's names; without a history, what its links say.
     pub(super) fn claims(&self) -> Claims {
         self.history.as_deref().cloned().unwrap_or_else(|| self.plain_claims())

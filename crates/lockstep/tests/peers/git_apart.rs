@@ -205,3 +205,21 @@ fn a_branch_moved_and_packed_on_one_side_and_moved_on_the_other_is_kept_as_a_ref
         assert_eq!(kept.lines().count(), 1, "main only: {kept}");
     }
 }
+
+#[test]
+fn a_branch_packed_on_one_side_and_moved_below_on_the_stopped_other_is_kept_as_a_ref() {
+    let pair = connected!();
+    let git = Git::new(&pair.outside("git"));
+    let (on_a, below_b) = (pair.a.at("repo"), pair.b.backing.join("repo"));
+    fs::create_dir(&on_a).unwrap();
+    git.run(&on_a, &["init", "-q"]);
+    commit(&git, &on_a, "file", "base");
+    pair.identical();
+    pair.b.stop();
+    let packed = commit(&git, &on_a, "file", "from a");
+    git.run(&on_a, &["pack-refs", "--all"]);
+    let loose = commit(&git, &below_b, "file", "from b");
+    pair.b.start();
+    pair.identical();
+    kept_as_refs(&pair, &git, "repo", ".git", &[&packed, &loose]);
+}

@@ -29,27 +29,33 @@ pub(crate) struct Hidden {
 
 impl Volume {
     /// What this replica moved and then packed, while a peer moved the same ref: the peer's `change`
-    /// replaces a loose ref that does not stand here any more, so its author did not know.
+    /// replaces, or edits, a loose ref that does not stand here any more, so its author did not know.
     pub(crate) fn hidden_by(&self, state: &State, change: &Change) -> Option<Hidden> {
-        let Op::Rename { to: (dir, name), target: RenameTarget::Replaced { node, .. }, .. } =
-            &change.op
-        else {
-            return None;
-        };
         let tree = &state.replica.tree;
-        if tree.lookup(*dir, name.as_bytes()).is_some() {
+        let (dir, name, packed_away) = match &change.op {
+            Op::Rename { to: (dir, name), target: RenameTarget::Replaced { node, .. }, .. } => {
+                (*dir, name.clone(), *node)
+            }
+            Op::Content { node, .. } => {
+                let removed = tree.node(*node).filter(|node| node.is_unlinked())?;
+                let (dir, name) = removed.name_taken_last()?;
+                (dir, name, *node)
+            }
+            _ => return None,
+        };
+        if tree.lookup(dir, name.as_bytes()).is_some() {
             return None;
         }
-        let at = tree.in_repository(*dir)?;
+        let at = tree.in_repository(dir)?;
         let packed = tree.lookup(at.git_dir, b"packed-refs")?;
         let own = tree.node(packed)?.file()?.version.slot == state.replica.slot();
-        let parts = at.below.iter().chain([name]).map(|part| str::from_utf8(part.as_bytes()));
+        let parts = at.below.iter().chain([&name]).map(|part| str::from_utf8(part.as_bytes()));
         let full: Vec<&str> = parts.collect::<std::result::Result<_, _>>().ok()?;
         let refs = self.packed_refs(state, packed, &tree.path(packed)?).filter(|_| own)?;
         let value = refs.get(&full.join("/"))?.clone();
-        let replaced = tree.node(*node).and_then(|n| n.file()).map(|file| file.content);
-        let moved = replaced != Some(describe_bytes(format!("{value}\n").as_bytes()).content);
-        moved.then(|| Hidden { at, dir: *dir, name: name.clone(), value })
+        let loose = tree.node(packed_away).and_then(|n| n.file()).map(|file| file.content);
+        let moved = loose != Some(describe_bytes(format!("{value}\n").as_bytes()).content);
+        moved.then_some(Hidden { at, dir, name, value })
     }
 
     /// Makes a hidden value a ref of its own.
