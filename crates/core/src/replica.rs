@@ -301,7 +301,7 @@ impl Replica {
             Some(seq) if !self.pending.is_empty() || seq < self.counters.last => {
                 self.log.lamport_at(seq).unwrap_or(0)
             }
-            _ => self.counters.lamport,
+            _ => u64::MAX,
         }
     }
 

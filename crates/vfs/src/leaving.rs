@@ -1,6 +1,7 @@
 //! A name that is about to be taken away, or to move: what was written under it is announced first,
 //! and nobody writes meanwhile.
 
+use crate::errno::Result;
 use crate::files::OpenFile;
 use crate::volume::{State, Volume};
 use lockstep_core::NodeId;
@@ -17,16 +18,19 @@ impl Volume {
     }
 
     /// The file under `name`, if somebody has it open or it holds writes that are to be announced
-    /// before the name goes. Its `writing` lock is to be held until the name is gone.
-    pub(crate) fn leaver(&self, parent: NodeId, name: &[u8]) -> Option<Leaver<'_>> {
+    /// before the name goes. Its `writing` lock is to be held until the name is gone. An error if it
+    /// cannot be opened below: then nothing can be announced, and it goes as it is.
+    pub(crate) fn leaver(&self, parent: NodeId, name: &[u8]) -> Result<Option<Leaver<'_>>> {
         let (node, overwritten) = {
             let state = self.read_state();
-            let node = state.child(parent, name).ok()?;
+            let Ok(node) = state.child(parent, name) else { return Ok(None) };
             (node, is_overwritten(&state, node))
         };
-        let is_open = self.open_files.lock().contains_key(&node);
-        let open = (overwritten || is_open).then(|| self.open_for_moment(node).ok()).flatten()?;
-        Some(Leaver { volume: self, open })
+        if !overwritten && !self.open_files.lock().contains_key(&node) {
+            return Ok(None);
+        }
+        let open = self.open_for_moment(node)?;
+        Ok(Some(Leaver { volume: self, open }))
     }
 
     /// A file that is about to lose its name, and whose announced content was overwritten, is

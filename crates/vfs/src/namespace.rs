@@ -201,11 +201,12 @@ impl Volume {
 
     fn remove(&self, parent: NodeId, name: &[u8], dir: bool) -> Result<()> {
         loop {
-            let leaver = self.leaver(parent, name);
-            let _writers_wait = leaver.as_ref().map(|open| open.writing.write());
-            self.announce_leaver(leaver.as_ref());
+            let found = self.leaver(parent, name);
+            let leaver = found.as_ref().ok().and_then(Option::as_ref);
+            let _writers_wait = leaver.map(|open| open.writing.write());
+            self.announce_leaver(leaver);
             let state = self.mutate()?;
-            if self.may_leave(&state, parent, name, leaver.as_ref()) {
+            if found.is_err() || self.may_leave(&state, parent, name, leaver) {
                 return self.remove_now(state, parent, name, dir);
             }
         }
@@ -265,11 +266,12 @@ impl Volume {
     ) -> Result<()> {
         self.announce_mover(from_parent, from_name);
         loop {
-            let leaver = self.leaver(to_parent, to_name);
-            let _writers_wait = leaver.as_ref().map(|open| open.writing.write());
-            self.announce_leaver(leaver.as_ref());
+            let found = self.leaver(to_parent, to_name);
+            let leaver = found.as_ref().ok().and_then(Option::as_ref);
+            let _writers_wait = leaver.map(|open| open.writing.write());
+            self.announce_leaver(leaver);
             let state = self.mutate()?;
-            if self.may_leave(&state, to_parent, to_name, leaver.as_ref()) {
+            if found.is_err() || self.may_leave(&state, to_parent, to_name, leaver) {
                 return self.rename_now(
                     state,
                     (from_parent, from_name),

@@ -37,11 +37,7 @@ impl Volume {
     /// Files whose content is still to come.
     pub fn outstanding(&self) -> Outstanding {
         let state = self.read_state();
-        let wanted = |id: &NodeId| {
-            let file = state.replica.tree.node(*id).and_then(Node::file)?;
-            Some((*id, file.wanted()?.1))
-        };
-        Outstanding(state.wanted.iter().filter_map(wanted).collect())
+        Outstanding(state.lacking().map(|(node, _, version)| (node, version)).collect())
     }
 
     /// Takes out of `outstanding` what has come or is no longer wanted. Answers what is left:
@@ -62,19 +58,14 @@ impl Volume {
     /// Whether all content is here and no effect waits for the disk.
     pub fn is_complete(&self) -> bool {
         let state = self.read_state();
-        state.wanted.is_empty() && state.effects.is_empty()
+        state.lacking().next().is_none() && state.effects.is_empty()
     }
 
     /// Paths of the files whose content is to come here and that a peer, asked last, did not have.
     pub fn without_bytes(&self) -> Vec<std::path::PathBuf> {
         let state = self.read_state();
-        let lacks = |id: &NodeId| {
-            let stands = state.replica.tree.node(*id).filter(|n| !n.is_unlinked())?;
-            let (_, version) = stands.file()?.wanted()?;
-            let gone = state.gone.get(id) == Some(&version);
-            gone.then(|| state.replica.tree.path(*id)).flatten()
-        };
-        state.wanted.iter().filter_map(lacks).collect()
+        let gone = state.lacking().filter(|(id, _, version)| state.gone.get(id) == Some(version));
+        gone.filter_map(|(id, ..)| state.replica.tree.path(id)).collect()
     }
 
     /// Nothing will be announced or waited for any more.

@@ -6,7 +6,7 @@
 
 use crate::volume::{State, Volume};
 use lockstep_core::tree::Node;
-use lockstep_core::{NodeId, Tree};
+use lockstep_core::{ContentRef, NodeId, Tree, Version};
 use lockstep_disk::state::{StateBatch, StateError, StateStore};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -122,6 +122,15 @@ impl State {
             self.wanted.insert(node);
         }
         due
+    }
+
+    /// The files that have a name and whose content is to come here, with that content.
+    pub(crate) fn lacking(&self) -> impl Iterator<Item = (NodeId, ContentRef, Version)> {
+        self.wanted.iter().filter_map(|id| {
+            let stands = self.replica.tree.node(*id).filter(|node| !node.is_unlinked())?;
+            let (content, version) = stands.file()?.wanted()?;
+            Some((*id, content, version))
+        })
     }
 }
 

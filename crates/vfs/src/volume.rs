@@ -304,16 +304,12 @@ impl Volume {
     /// Figures for `status`.
     pub fn status(&self) -> VolumeStatus {
         let state = self.state.read();
-        let absent_bytes = state.wanted.iter().filter_map(|id| {
-            let (content, _) = state.replica.tree.node(*id)?.file()?.wanted()?;
-            Some(content.size_bytes)
-        });
         VolumeStatus {
             nodes: state.replica.tree.len() as u64,
             unannounced: state.announce.len() as u64,
             unnumbered: state.replica.pending_len() as u64,
-            absent: state.wanted.len() as u64,
-            absent_bytes: absent_bytes.sum(),
+            absent: state.lacking().count() as u64,
+            absent_bytes: state.lacking().map(|(_, content, _)| content.size_bytes).sum(),
             pins: state.residency.pins(),
         }
     }

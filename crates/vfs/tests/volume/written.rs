@@ -56,3 +56,21 @@ fn what_is_written_while_a_content_is_put_in_place_is_written_to_the_file_that_s
         assert!(below.starts_with(b"mine"), "round {round}: {}", String::from_utf8_lossy(&below));
     }
 }
+
+#[test]
+fn a_written_file_that_cannot_be_read_below_any_more_does_not_hold_up_its_removal() {
+    let mut replica = Replica::new();
+    let file = node(100);
+    let (changes, _) = replica.file(file, "name", b"the peer's", true);
+    replica.volume.apply(PEER, &changes).unwrap();
+    let opened = replica.volume.open(file, O_WRONLY).unwrap();
+    replica.volume.write(opened.fh, 0, b"mine", false, false).unwrap();
+    replica.volume.release(opened.fh);
+    std::fs::remove_file(replica.below("name")).unwrap();
+
+    let volume = replica.volume.clone();
+    let (told, answer) = std::sync::mpsc::channel();
+    std::thread::spawn(move || told.send(volume.unlink(NodeId::ROOT, b"name")));
+    let answer = answer.recv_timeout(Duration::from_secs(10)).expect("the call ends");
+    assert_eq!(answer, Err(lockstep_vfs::Errno::NoEntry));
+}
