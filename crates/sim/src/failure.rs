@@ -24,6 +24,8 @@ pub enum FailureKind {
     Order,
     /// A content that nobody who knew it gave up is nowhere.
     Lost,
+    /// A reader saw bytes that nobody wrote.
+    Torn,
     /// Something is there that was removed by one who knew all of it.
     Resurrected,
     /// At the end the sides show different trees.

@@ -19,9 +19,11 @@ mod rng;
 mod scan;
 mod settle;
 mod side;
+mod volumes;
 mod world;
 
 pub use failure::{Failure, FailureKind};
 pub use plan::Plan;
 pub use rng::Rng;
+pub use volumes::{VolumePlan, run as run_volumes};
 pub use world::run;

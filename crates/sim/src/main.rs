@@ -1,10 +1,16 @@
 //! `lockstep-sim [--seeds N] [--from S] [--plan NAME] [--shown N] [--trace]`: runs seeds, under every plan or
-//! that of the name, and names the first that fail.
+//! that of the name, and names the first that fail. `--volumes` does so with whole volumes, which
+//! have plans of their own.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command-line tool")]
 
-use lockstep_sim::Plan;
+use lockstep_sim::{Failure, Plan, VolumePlan};
+use std::fmt::Arguments;
+use std::ops::Range;
 use std::time::Instant;
+
+/// Runs one seed and prints its steps.
+type RunOne<'r> = &'r dyn Fn(u64, &mut dyn FnMut(Arguments<'_>)) -> Result<(), Failure>;
 
 fn main() -> std::process::ExitCode {
     let args: Vec<String> = std::env::args().collect();
@@ -15,15 +21,23 @@ fn main() -> std::process::ExitCode {
     };
     let (from, seeds) = (number("--from", 0), number("--seeds", 10_000));
     let chosen = args.iter().position(|arg| arg == "--plan").and_then(|at| args.get(at + 1));
-    let plans = Plan::ALL.iter().filter(|(name, _)| chosen.is_none_or(|chosen| chosen == name));
+    let is_chosen = |name: &str| chosen.is_none_or(|chosen| chosen == name);
+    let (shown, trace) = (number("--shown", 3), has("--trace"));
+    let run = |name: &str, one: RunOne<'_>| run(name, one, from..from + seeds, shown, trace);
     let mut failed = 0;
-    for (name, plan) in plans {
-        failed += run(name, *plan, from..from + seeds, number("--shown", 3), has("--trace"));
+    if has("--volumes") {
+        for (name, plan) in VolumePlan::ALL.iter().filter(|(name, _)| is_chosen(name)) {
+            failed += run(name, &|seed, print| lockstep_sim::run_volumes(seed, *plan, print));
+        }
+    } else {
+        for (name, plan) in Plan::ALL.iter().filter(|(name, _)| is_chosen(name)) {
+            failed += run(name, &|seed, print| lockstep_sim::run(seed, *plan, print));
+        }
     }
     std::process::ExitCode::from(u8::from(failed > 0))
 }
 
-fn run(name: &str, plan: Plan, seeds: std::ops::Range<u64>, shown: u64, trace: bool) -> u64 {
+fn run(name: &str, one: RunOne<'_>, seeds: Range<u64>, shown: u64, trace: bool) -> u64 {
     let (started, count) = (Instant::now(), seeds.end - seeds.start);
     let mut failed = 0;
     for seed in seeds {
@@ -32,7 +46,7 @@ fn run(name: &str, plan: Plan, seeds: std::ops::Range<u64>, shown: u64, trace: b
                 println!("{line}");
             }
         };
-        if let Err(failure) = lockstep_sim::run(seed, plan, &mut print) {
+        if let Err(failure) = one(seed, &mut print) {
             failed += 1;
             if failed <= shown {
                 println!("{failure}");
