@@ -67,3 +67,17 @@ pub fn select(decoders: &[Decoder], bytes: &[u8]) {
         decode(rest);
     }
 }
+
+/// Puts what the decoders accept into the corpus (the first directory among the fuzzer's arguments),
+/// for the fuzzer to begin with.
+#[allow(dead_code)]
+pub fn plant(decoders: &[Decoder]) {
+    let corpus = std::env::args().skip(1).map(std::path::PathBuf::from).find(|path| path.is_dir());
+    let Some(corpus) = corpus else { return };
+    for (number, (name, samples, _)) in decoders.iter().enumerate() {
+        for (which, sample) in samples.iter().enumerate() {
+            let seed = [&[number as u8], &sample[..]].concat();
+            let _ = std::fs::write(corpus.join(format!("{name} {which}")), seed);
+        }
+    }
+}

@@ -4,6 +4,10 @@
 #[path = "../mutated.rs"]
 mod mutated;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    mutated::select(&lockstep_disk::state::fuzz::decoders(), bytes);
+use std::sync::LazyLock;
+
+static DECODERS: LazyLock<Vec<mutated::Decoder>> = LazyLock::new(lockstep_disk::state::fuzz::decoders);
+
+libfuzzer_sys::fuzz_target!(init: mutated::plant(&DECODERS), |bytes: &[u8]| {
+    mutated::select(&DECODERS, bytes);
 });
