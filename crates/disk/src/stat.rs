@@ -23,15 +23,15 @@ pub enum FileType {
 }
 
 impl FileType {
-    /// The node kind that stands for this file; `None` for devices, which are never replicated.
-    pub fn kind(self) -> Option<Kind> {
+    /// The node kind that stands for this file. A device node is one on its own machine only: what
+    /// is replicated of it is a name behind which nothing is, a socket.
+    pub fn kind(self) -> Kind {
         match self {
-            FileType::File => Some(Kind::File),
-            FileType::Dir => Some(Kind::Dir),
-            FileType::Symlink => Some(Kind::Symlink),
-            FileType::Fifo => Some(Kind::Fifo),
-            FileType::Socket => Some(Kind::Socket),
-            FileType::CharDevice | FileType::BlockDevice => None,
+            FileType::File => Kind::File,
+            FileType::Dir => Kind::Dir,
+            FileType::Symlink => Kind::Symlink,
+            FileType::Fifo => Kind::Fifo,
+            FileType::Socket | FileType::CharDevice | FileType::BlockDevice => Kind::Socket,
         }
     }
 

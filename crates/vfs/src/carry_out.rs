@@ -137,7 +137,7 @@ impl Volume {
     /// volume's back. It is moved beside, where the next scan finds it, never overwritten.
     fn clear_stray(&self, path: &Path, kind: Kind) -> io::Result<()> {
         let Ok(stray) = self.disk.stat(path) else { return Ok(()) };
-        if kind == Kind::Dir && stray.file_type.kind() == Some(Kind::Dir) {
+        if kind == Kind::Dir && stray.file_type.kind() == Kind::Dir {
             return Ok(());
         }
         if self.disk.is_placeholder(path).unwrap_or(false) {

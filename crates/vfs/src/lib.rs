@@ -62,7 +62,7 @@ pub use lockstep_core::Kind;
 pub use lockstep_disk::{DiskUsage, RenameMode};
 pub use plan::Run;
 pub use progress::Outstanding;
-pub use request::{Caller, DirEntry, Fh, KernelCache, Opened, SetAttr, SetTime, Stat};
+pub use request::{Caller, Device, DirEntry, Fh, KernelCache, Opened, SetAttr, SetTime, Stat};
 pub use residency::{Extent, Policy};
 pub use serve::{ServeError, Served};
 pub use signal::Signal;

@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 const S_IFMT: u32 = 0o170_000;
 const S_IFIFO: u32 = 0o010_000;
+const S_IFCHR: u32 = 0o020_000;
+const S_IFBLK: u32 = 0o060_000;
 const S_IFREG: u32 = 0o100_000;
 const S_IFSOCK: u32 = 0o140_000;
 const S_ISGID: u16 = 0o2000;
@@ -34,25 +36,27 @@ impl Volume {
     /// The kernel dropped `nlookup` references. Nodes are kept by the tree, not by the kernel.
     pub fn forget(&self, _node: NodeId, _nlookup: u64) {}
 
-    /// Makes a file, pipe or socket. `mode` carries the type.
+    /// Makes a file, pipe, socket or device node. `mode` carries the type. A device node is one on
+    /// this machine only; its peers get a socket in its place. Whether the caller may make one the
+    /// kernel has checked, and does again of this process below.
     pub fn mknod(
         &self,
         caller: &Caller,
         parent: NodeId,
         name: &[u8],
         mode: u32,
-        _rdev: u32,
+        rdev: u32,
     ) -> Result<Stat> {
         let body = match mode & S_IFMT {
             0 | S_IFREG => Body::File(Default::default()),
             S_IFIFO => Body::Fifo,
-            S_IFSOCK => Body::Socket,
-            _ => return Err(Errno::Perm),
+            S_IFSOCK | S_IFCHR | S_IFBLK => Body::Socket,
+            _ => return Err(Errno::Invalid),
         };
         let kind = mode & S_IFMT;
         self.make(caller, parent, name, mode, body, |path, mode| match kind {
             0 | S_IFREG => self.disk.create(path, mode).map(drop),
-            _ => self.disk.mknod(path, kind | mode, 0),
+            _ => self.disk.mknod(path, kind | mode, rdev.into()),
         })
     }
 

@@ -7,8 +7,10 @@ use lockstep_core::{Kind, NodeId, Perm, Times, Timespec};
 pub struct Stat {
     /// `st_ino`.
     pub node: NodeId,
-    /// Type bits of `st_mode`.
+    /// Type bits of `st_mode`, unless it is a device node.
     pub kind: Kind,
+    /// The device node that it is on this machine.
+    pub device: Option<Device>,
     /// Permission bits and owner.
     pub perm: Perm,
     /// Times.
@@ -19,6 +21,15 @@ pub struct Stat {
     pub blocks: u64,
     /// `st_nlink`.
     pub nlink: u32,
+}
+
+/// A device node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Device {
+    /// Whether it is a block device; else a character device.
+    pub is_block: bool,
+    /// `st_rdev`, as the kernel's 32 bits (`makedev(3)` gives the same).
+    pub rdev: u32,
 }
 
 /// Who calls.

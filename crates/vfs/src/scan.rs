@@ -335,11 +335,7 @@ impl Scan<'_> {
             FileType::Dir => Body::Dir,
             FileType::Symlink => Body::Symlink(self.volume.disk.readlink(path)?),
             FileType::Fifo => Body::Fifo,
-            FileType::Socket => Body::Socket,
-            FileType::CharDevice | FileType::BlockDevice => {
-                tracing::warn!("a device node in the backing directory is not shared");
-                return Ok(None);
-            }
+            FileType::Socket | FileType::CharDevice | FileType::BlockDevice => Body::Socket,
         };
         Ok(Some((body, Manifest::default())))
     }

@@ -201,8 +201,7 @@ impl Volume {
                 _ => {}
             }
         }
-        let shared = below.into_iter().filter(|(_, stat)| stat.file_type.kind().is_some());
-        listing.differences.extend(shared.map(|(name, _)| Difference {
+        listing.differences.extend(below.into_keys().map(|name| Difference {
             path: path.join(OsStr::from_bytes(&name)),
             mismatch: Mismatch::Extra,
         }));
@@ -219,7 +218,7 @@ impl Volume {
     ) -> Result<Option<FileType>, Mismatch> {
         let Some(node) = state.replica.tree.node(id) else { return Ok(None) };
         let stat = found.ok_or(Mismatch::Missing)?;
-        if stat.file_type.kind() != Some(node.kind()) {
+        if stat.file_type.kind() != node.kind() {
             return Err(Mismatch::Kind);
         }
         match &node.body {

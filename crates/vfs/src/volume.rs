@@ -3,13 +3,15 @@
 use crate::clock::{Clock, SystemClock};
 use crate::errno::{Errno, Result};
 use crate::files::{Handle, OpenFile};
-use crate::request::{KernelCache, Stat};
+use crate::request::{Device, KernelCache, Stat};
 use crate::residency::Residency;
 use crate::signal::{Replacing, Signal};
 use crate::transfers::Transfers;
-use lockstep_core::{Announcements, EntryName, LogCursor, NodeId, Replica, Slot, Timespec, limits};
+use lockstep_core::{
+    Announcements, EntryName, Kind, LogCursor, NodeId, Replica, Slot, Timespec, limits,
+};
 use lockstep_disk::state::{StateError, StateStore};
-use lockstep_disk::{Disk, DiskFile, DiskUsage};
+use lockstep_disk::{Disk, DiskFile, DiskUsage, FileType};
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
@@ -340,12 +342,21 @@ impl State {
         Ok(Stat {
             node: id,
             kind: node.kind(),
+            device: if node.kind() == Kind::Socket { self.device(id, disk) } else { None },
             perm: node.perm,
             times: node.times,
             size_bytes: node.size_bytes(),
             blocks,
             nlink: node.nlink(),
         })
+    }
+
+    /// The device node that stands below under what peers take for a socket.
+    fn device(&self, id: NodeId, disk: &dyn Disk) -> Option<Device> {
+        let below = disk.stat(&self.replica.tree.path(id)?).ok()?;
+        let is_block = below.file_type == FileType::BlockDevice;
+        (is_block || below.file_type == FileType::CharDevice)
+            .then_some(Device { is_block, rdev: below.rdev as u32 })
     }
 
     fn blocks(&self, id: NodeId, disk: &dyn Disk) -> u64 {

@@ -125,7 +125,7 @@ impl Listing for ReplyDirectory {
     fn add(&mut self, entry: &DirEntry<'_>) -> bool {
         let name = OsStr::from_bytes(entry.name);
         let ino = INodeNo(entry.stat.node.0);
-        ReplyDirectory::add(self, ino, entry.cursor, file_type(entry.stat.kind), name)
+        ReplyDirectory::add(self, ino, entry.cursor, file_type(entry.stat), name)
     }
 
     fn send(self, result: Result<()>) {

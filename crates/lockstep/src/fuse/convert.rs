@@ -43,12 +43,12 @@ pub fn attributes(stat: &Stat) -> FileAttr {
         mtime: system_time(stat.times.mtime),
         ctime: system_time(stat.times.ctime),
         crtime: UNIX_EPOCH,
-        kind: file_type(stat.kind),
+        kind: file_type(stat),
         perm: stat.perm.mode,
         nlink: stat.nlink,
         uid: stat.perm.uid,
         gid: stat.perm.gid,
-        rdev: 0,
+        rdev: stat.device.map_or(0, |device| device.rdev),
         blksize: BLOCK_SIZE_BYTES,
         flags: 0,
     }
@@ -75,9 +75,11 @@ pub fn absent() -> FileAttr {
     }
 }
 
-/// The kernel's word for a node's kind.
-pub fn file_type(kind: Kind) -> FileType {
-    match kind {
+/// The kernel's word for what a node is on this machine.
+pub fn file_type(stat: &Stat) -> FileType {
+    match stat.kind {
+        _ if stat.device.is_some_and(|device| device.is_block) => FileType::BlockDevice,
+        _ if stat.device.is_some() => FileType::CharDevice,
         Kind::File => FileType::RegularFile,
         Kind::Dir => FileType::Directory,
         Kind::Symlink => FileType::Symlink,
@@ -164,6 +166,7 @@ mod tests {
         Stat {
             node: NodeId(9),
             kind,
+            device: None,
             perm: Perm { mode, uid: 1, gid: 2 },
             times: Times::default(),
             size_bytes: 3,

@@ -83,7 +83,7 @@ fn is_same(state: &State, disk: &dyn Disk, node: NodeId, path: &Path, stat: &Bac
     let Some(stands) = stands.filter(|n| n.links.len() == 1 && node != NodeId::ROOT) else {
         return false;
     };
-    if stat.file_type.kind() != Some(stands.kind()) {
+    if stat.file_type.kind() != stands.kind() {
         return false;
     }
     match &stands.body {
@@ -122,7 +122,7 @@ impl Scan<'_> {
         let standing = standing?;
         let kind = state.replica.tree.node(standing).map(Node::kind);
         let elsewhere = self.moved.place(state, disk, standing).is_some_and(|at| at != path);
-        if !elsewhere && stat.file_type.kind() == kind {
+        if !elsewhere && Some(stat.file_type.kind()) == kind {
             return Some(standing);
         }
         match elsewhere || kind == Some(Kind::Dir) {
