@@ -3,6 +3,7 @@
 
 use crate::errno::Result;
 use crate::files::OpenFile;
+use crate::passed::Seen;
 use crate::volume::Volume;
 use lockstep_core::{NodeId, Op, limits};
 use lockstep_disk::{Description, describe};
@@ -12,26 +13,39 @@ use std::time::Duration;
 
 /// Pause before a file that could not be described is tried again.
 const RETRY_MS: u64 = 1_000;
+/// Pause before a file that was written to while it was described is described again.
+const MOVED_ON_MS: u64 = 250;
+
+/// A description that is under way.
+struct Begun {
+    at: Duration,
+    /// What the volume knew of a file that the kernel writes by itself.
+    passed: Option<Seen>,
+}
 
 impl Volume {
     /// Announces every file that is due. Answers how long until the next one is.
     pub fn announce_due(&self) -> Option<Duration> {
+        let ask_again = self.notice_all();
         let due = self.read_state().announce.due(self.now_ms());
         for node in due {
             self.announce_node(node);
         }
         let next = self.read_state().announce.next_due_ms();
-        next.map(|at| Duration::from_millis(at.saturating_sub(self.now_ms())))
+        let next = next.map(|at| Duration::from_millis(at.saturating_sub(self.now_ms())));
+        next.into_iter().chain(ask_again).min()
     }
 
     /// Announces everything written so far, whether it is due or not.
     pub fn announce_all(&self) {
+        self.notice_all();
         self.write_state().announce.hasten_all(self.now_ms());
         self.announce_due();
     }
 
     /// Announces `node` now if it has writes that are not announced.
     pub(crate) fn announce_if_written(&self, node: NodeId) {
+        self.notice(node);
         let written = {
             let state = self.read_state();
             state.replica.tree.node(node).and_then(|n| n.file()).is_some_and(|file| file.dirty)
@@ -62,13 +76,19 @@ impl Volume {
     /// Describes an open file, with its writers waiting, and queues the change.
     pub(crate) fn describe_open(&self, open: &Arc<OpenFile>) {
         let _writers_wait = open.writing.write();
-        self.describe_alone(open);
+        self.describe_steady(open, true);
     }
 
-    /// The same for who holds the file's `writing` lock.
+    /// The same for who holds the file's `writing` lock, whatever somebody writes past it.
     pub(crate) fn describe_alone(&self, open: &OpenFile) {
+        self.describe_steady(open, false);
+    }
+
+    /// Describes `open`; a `steady` description is put off if the file was written to meanwhile.
+    fn describe_steady(&self, open: &OpenFile, steady: bool) {
         let Some(file) = open.resident() else { return };
-        let started = self.clock.running();
+        self.notice(open.node);
+        let begun = Begun { at: self.clock.running(), passed: self.read_state().passed.seen(open.node) };
         if !self.is_still_due(open.node) {
             return;
         }
@@ -78,8 +98,11 @@ impl Volume {
             .and_then(|stat| describe(&*file, stat.size_bytes, &stop))
             .and_then(|described| self.settle_times(open.node, &*file).map(|()| described));
         match described {
+            Ok(Some(_)) if steady && self.read_state().passed.moves_on(open.node) => {
+                self.write_state().announce.postpone(open.node, self.now_ms(), MOVED_ON_MS);
+            }
             Ok(Some(description)) => {
-                if let Err(error) = self.queue_content(open.node, description, started) {
+                if let Err(error) = self.queue_content(open.node, description, begun) {
                     tracing::debug!(node = %open.node, %error, "content not queued");
                 }
             }
@@ -105,7 +128,12 @@ impl Volume {
         node: NodeId,
         file: &dyn lockstep_disk::DiskFile,
     ) -> std::io::Result<()> {
-        let times = self.read_state().replica.tree.node(node).map(|n| n.times);
+        let times = {
+            let state = self.read_state();
+            // Such a file has its own times, and a write that comes now must show in them.
+            let settled = !state.passed.is_written(node);
+            state.replica.tree.node(node).filter(|_| settled).map(|n| n.times)
+        };
         times.map_or(Ok(()), |times| file.set_times(times.atime, times.mtime))
     }
 
@@ -113,23 +141,34 @@ impl Volume {
         &self,
         node: NodeId,
         description: Description,
-        started: Duration,
+        begun: Begun,
     ) -> Result<()> {
         let content = description.content;
         self.hold(node, &content, &description.manifest);
         let mut state = self.mutate()?;
+        if state.passed_on(node, begun.passed) {
+            state.announce.postpone(node, self.now_ms(), 0);
+            return Ok(());
+        }
         state.held.remove(&node);
-        let cost_ms = self.clock.running().saturating_sub(started).as_millis() as u64;
+        let cost_ms = self.clock.running().saturating_sub(begun.at).as_millis() as u64;
         state.announce.announced(node, self.now_ms(), cost_ms);
         let Some(stands) = state.replica.tree.node_mut(node) else { return Ok(()) };
         if stands.links.is_empty() {
             return Ok(());
         }
         let (times, perm) = (stands.times, stands.perm);
+        let registers = stands.file().and_then(|file| file.announced.as_deref());
+        let as_before = registers.is_none_or(|registers| *registers == (perm, times));
         stands.announced();
         let Some(file) = stands.file_mut() else { return Ok(()) };
-        file.live_size_bytes = description.content.size_bytes;
+        file.live_size_bytes = content.size_bytes;
+        let told = as_before && file.content == content && file.incoming.is_none();
         let (base, before) = (file.version, file.content);
+        state.passed.knows(node, content.size_bytes, times.mtime);
+        if told {
+            return Ok(());
+        }
         state.replica.local(Op::Content { node, base, content, times, perm });
         state.wanted.remove(&node);
         self.transfers.cancel(node);

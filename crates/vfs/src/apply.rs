@@ -143,6 +143,7 @@ impl Volume {
             let mut state = self.write_state();
             let waits = |now: Arc<OpenFile>| open.iter().any(|waiting| Arc::ptr_eq(waiting, &now));
             if nodes.iter().filter_map(|node| self.open_file(*node)).all(waits) {
+                nodes.iter().for_each(|node| state.notice(*node, self.now_ms()));
                 return self.apply_one(&mut state, peer, incoming, stale);
             }
         }

@@ -158,6 +158,7 @@ impl Volume {
             let file = stands.and_then(Node::file);
             file.is_some_and(|f| f.resident && !f.dirty && f.content == content)
                 && !state.residency.evicting.contains(&node)
+                && !state.passed.is_written(node)
         };
         here() && self.make_durable().is_ok() && here()
     }

@@ -8,6 +8,7 @@ use lockstep_disk::DiskFile;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 const O_ACCMODE: i32 = 0o3;
@@ -15,7 +16,8 @@ const O_WRONLY: i32 = 0o1;
 const O_RDWR: i32 = 0o2;
 /// `O_EXCL` of open(2).
 pub(crate) const O_EXCL: i32 = 0o200;
-const O_TRUNC: i32 = 0o1000;
+/// `O_TRUNC` of open(2).
+pub(crate) const O_TRUNC: i32 = 0o1000;
 const S_ISUID: u16 = 0o4000;
 const S_ISGID: u16 = 0o2000;
 const S_IXGRP: u16 = 0o010;
@@ -53,6 +55,8 @@ pub(crate) struct Handle {
     pub id: u64,
     pub open: Arc<OpenFile>,
     pub writable: bool,
+    /// Whether the kernel reads and writes its bytes by itself.
+    pub passed: AtomicBool,
 }
 
 impl OpenFile {
@@ -104,7 +108,7 @@ impl Volume {
                 return Err(Errno::Stale);
             }
             let open = self.open_in(&state, node)?;
-            let opened = self.add_handle(&open, flags, true);
+            let opened = self.add_handle(&state, &open, flags);
             (open, opened)
         };
         self.close_moment(&open);
@@ -206,9 +210,10 @@ impl Volume {
         }
     }
 
-    pub(crate) fn add_handle(&self, open: &Arc<OpenFile>, flags: i32, keep_cache: bool) -> Opened {
+    pub(crate) fn add_handle(&self, state: &State, open: &Arc<OpenFile>, flags: i32) -> Opened {
         let id = self.new_handle();
         let writable = matches!(flags & O_ACCMODE, O_WRONLY | O_RDWR);
+        let passed = state.passed.join(open.node, flags, writable);
         {
             let now = self.clock.running();
             let mut users = open.users.lock();
@@ -217,9 +222,9 @@ impl Volume {
             users.opened.retain(|(_, at)| now.saturating_sub(*at) < READER_GRACE);
             users.opened.push((id, now));
         }
-        let handle = Handle { id, open: open.clone(), writable };
+        let handle = Handle { id, open: open.clone(), writable, passed: AtomicBool::new(passed) };
         self.handles.write().insert(id, Arc::new(handle));
-        Opened { fh: Fh(id), keep_cache, direct: open.resident().is_none() }
+        Opened { fh: Fh(id), keep_cache: true, direct: open.resident().is_none(), passed }
     }
 
     pub(crate) fn handle(&self, fh: Fh) -> Result<Arc<Handle>> {
@@ -411,7 +416,8 @@ impl Volume {
     /// Called at each close(2) of a descriptor: nothing to do that release does not do better.
     pub fn flush(&self, fh: Fh) -> Result<()> {
         let handle = self.handle(fh)?;
-        if handle.writable {
+        // What may be written to through a mapping is complete once it is closed.
+        if handle.writable && !self.read_state().passed.is_mapped(handle.open.node) {
             self.describe_small(&handle.open);
         }
         Ok(())
@@ -420,6 +426,7 @@ impl Volume {
     /// The last descriptor of a handle was closed.
     pub fn release(&self, fh: Fh) {
         let Some(handle) = self.handles.write().remove(&fh.0) else { return };
+        self.passed_left(&handle);
         let open = &handle.open;
         let last_writer = {
             let mut users = open.users.lock();
@@ -476,6 +483,7 @@ impl Volume {
     /// Announces a small written file at once, in the caller's thread: it takes less than waking
     /// another.
     fn describe_small(&self, open: &Arc<OpenFile>) {
+        self.notice(open.node);
         let small = {
             let state = self.read_state();
             let file = state.replica.tree.node(open.node).and_then(|n| n.file());

@@ -192,7 +192,8 @@ impl Volume {
         let Some(file) = stands.file().filter(|_| wanted.is_some()) else {
             return self.discard(node, transfer);
         };
-        if file.dirty {
+        // The kernel goes on with the old file for as long as somebody has it open.
+        if file.dirty || state.passed.contains(node) {
             return Ok(false);
         }
         let (perm, times) = match file.incoming {

@@ -38,6 +38,7 @@ impl Volume {
     /// somewhere, and the peer need not have fetched what was announced. The caller holds its `writing` lock.
     pub(crate) fn announce_leaver(&self, leaver: Option<&Leaver<'_>>) {
         let Some(Leaver { open, .. }) = leaver else { return };
+        self.notice(open.node);
         if is_overwritten(&self.read_state(), open.node) {
             self.write_state().announce.hasten(open.node, self.now_ms());
             self.describe_alone(open);

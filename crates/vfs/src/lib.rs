@@ -32,6 +32,7 @@ mod install;
 mod keep;
 mod leaving;
 mod namespace;
+mod passed;
 mod plan;
 mod progress;
 mod ranges;

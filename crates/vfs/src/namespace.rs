@@ -10,6 +10,7 @@ use lockstep_disk::{DiskFile, RenameMode};
 use parking_lot::RwLockWriteGuard;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 const S_IFMT: u32 = 0o170_000;
 const S_IFIFO: u32 = 0o010_000;
@@ -169,9 +170,12 @@ impl Volume {
         )?;
         let until_ms = self.now_ms() + limits::CREATE_HOLD_MS;
         state.held.insert(node, Hold { until_ms, longest_ms: limits::CREATE_HOLD_MS });
+        if crate::passed::makes_afresh(flags) && self.passing.load(Ordering::Relaxed) {
+            state.passed.start(node, &file)?;
+        }
         let open = OpenFile::new(node, Some(file));
         self.open_files.lock().insert(node, open.clone());
-        let opened = self.add_handle(&open, flags, true);
+        let opened = self.add_handle(&state, &open, flags);
         let stat = state.stat(node, &*self.disk)?;
         self.mutated(state);
         Ok((stat, opened))

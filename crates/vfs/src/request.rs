@@ -86,6 +86,8 @@ pub struct Opened {
     /// on its way it may be replaced by a shorter one, and a page would be padded with zeros up to
     /// the length the kernel knows.
     pub direct: bool,
+    /// Whether the kernel shall read and write the bytes by itself: see [`crate::Volume::passed_file`].
+    pub passed: bool,
 }
 
 /// One entry of a directory listing.

@@ -223,6 +223,7 @@ impl Volume {
         }
         match &node.body {
             NodeBody::Dir(_) => return Ok(Some(FileType::Dir)),
+            NodeBody::File(_) if state.passed.is_written(id) => {}
             NodeBody::File(file) if file.resident && !file.dirty => {
                 let expected = file.content.size_bytes;
                 if self.disk.is_placeholder(path).unwrap_or(false) {
@@ -305,7 +306,8 @@ impl Volume {
         let state = self.read_state();
         let tree = &state.replica.tree;
         let stands = tree.node(node)?;
-        let file = stands.file().filter(|file| file.resident && !file.dirty)?;
+        let settled = !state.passed.is_written(node);
+        let file = stands.file().filter(|file| settled && file.resident && !file.dirty)?;
         let is_there = |link: &Link| {
             tree.path_in(link.parent, link.shown.as_bytes()).is_some_and(|at| at == path)
         };

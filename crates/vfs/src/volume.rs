@@ -100,6 +100,8 @@ pub struct Volume {
     pub(crate) drained_lock: Mutex<()>,
     pub(crate) replacing: Arc<Replacing>,
     pub(crate) privileged: bool,
+    /// Whether the kernel may read and write new files by itself.
+    pub(crate) passing: AtomicBool,
     /// When it was opened, by its clock.
     pub(crate) started: Duration,
     pub(crate) log_grown: Signal,
@@ -122,6 +124,8 @@ pub(crate) struct State {
     pub residency: Residency,
     /// Contents that no peer has any more: their successors are on the way.
     pub gone: HashMap<NodeId, lockstep_core::Version>,
+    /// Files that the kernel reads and writes by itself.
+    pub passed: crate::passed::PassedFiles,
     /// Files that the log waits for, a moment at most.
     pub held: HashMap<NodeId, Hold>,
     /// When the oldest unnumbered change was made.
@@ -182,6 +186,7 @@ impl Volume {
             wanted,
             residency,
             gone: HashMap::new(),
+            passed: Default::default(),
             held: HashMap::new(),
             pending_since_ms: None,
             replaced: VecDeque::new(),
@@ -210,6 +215,7 @@ impl Volume {
             drained_lock: Mutex::new(()),
             replacing: Arc::default(),
             privileged: rustix::process::geteuid().is_root(),
+            passing: AtomicBool::new(false),
             started: clock.running(),
             clock,
             log_grown: Signal::default(),
@@ -334,21 +340,28 @@ pub(crate) struct Hold {
 impl State {
     pub(crate) fn stat(&self, id: NodeId, disk: &dyn Disk) -> Result<Stat> {
         let node = self.replica.tree.node(id).ok_or(Errno::Stale)?;
-        let blocks = match node.file() {
-            Some(file) if file.live_size_bytes > 0 => self.blocks(id, disk),
-            Some(_) => 0,
-            None => u64::from(node.dir().is_some()) * 8,
-        };
-        Ok(Stat {
+        let mut shown = Stat {
             node: id,
             kind: node.kind(),
             device: if node.kind() == Kind::Socket { self.device(id, disk) } else { None },
             perm: node.perm,
             times: node.times,
             size_bytes: node.size_bytes(),
-            blocks,
+            blocks: 0,
             nlink: node.nlink(),
-        })
+        };
+        if let Some(below) = self.passed.changed(id) {
+            (shown.size_bytes, shown.blocks) = (below.size_bytes, below.blocks);
+            shown.times.mtime = below.mtime;
+            shown.times.ctime = shown.times.ctime.max(below.mtime);
+            return Ok(shown);
+        }
+        shown.blocks = match node.file() {
+            Some(file) if file.live_size_bytes > 0 => self.blocks(id, disk),
+            Some(_) => 0,
+            None => u64::from(node.dir().is_some()) * 8,
+        };
+        Ok(shown)
     }
 
     /// The device node that stands below under what peers take for a socket.

@@ -2,6 +2,7 @@
 //! replies that name nodes.
 
 use super::answer::{self, GENERATION, Listing};
+use super::backings::Backings;
 use super::convert::{attributes, fh, handle, mode_without_privileges, node, reads_only};
 use super::errno::errno;
 use super::introduced::Introduced;
@@ -11,6 +12,7 @@ use super::waiting::WaitingPool;
 use fuser::{FileHandle, INodeNo, ReplyCreate, ReplyEntry, ReplyOpen};
 use lockstep_core::NodeId;
 use lockstep_vfs::{Caller, Fh, KernelCache, Opened, Result, SetAttr, Stat, Volume};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +23,11 @@ pub struct Adapter {
     requests: Arc<Requests>,
     pub(super) introduced: Arc<Introduced>,
     cache: Arc<KernelNotifier>,
+    pub(super) backings: Arc<Backings>,
     /// How long the kernel may keep names, absent names and attributes.
     pub(super) ttl: Duration,
+    /// Whether the kernel is to be asked to read and write new files by itself.
+    pub(super) passthrough: bool,
 }
 
 impl Adapter {
@@ -34,8 +39,10 @@ impl Adapter {
         introduced: Arc<Introduced>,
         cache: Arc<KernelNotifier>,
         ttl: Duration,
+        passthrough: bool,
     ) -> Self {
-        Adapter { volume, waiting: WaitingPool::new(), requests, introduced, cache, ttl }
+        let (waiting, backings) = (WaitingPool::new(), Arc::default());
+        Adapter { volume, waiting, requests, introduced, cache, backings, ttl, passthrough }
     }
 
     /// Counts and traces one request.
@@ -72,7 +79,13 @@ impl Adapter {
                 self.introduced.mark(stat.node);
                 let flags = answer::file_flags(&opened, reads_only(flags));
                 let (attr, fh) = (attributes(&stat), handle(opened.fh));
-                reply.created(&self.ttl, &attr, GENERATION, fh, flags);
+                let register = |fd: BorrowedFd<'_>| reply.open_backing(fd);
+                match self.backings.of(&self.volume, attr.ino, &opened, register) {
+                    Some(id) => {
+                        reply.created_passthrough(&self.ttl, &attr, GENERATION, fh, flags, &id)
+                    }
+                    None => reply.created(&self.ttl, &attr, GENERATION, fh, flags),
+                }
             }
             Err(error) => reply.error(errno(error)),
         }
@@ -81,12 +94,16 @@ impl Adapter {
     /// Opens on this thread or a waiting one. Truncation takes setuid bits, of which the kernel
     /// must be told: it keeps the mode it knows.
     pub(super) fn opened(&self, caller: Caller, node: NodeId, flags: i32, reply: ReplyOpen) {
-        let cache = self.cache.clone();
+        let (cache, backings) = (self.cache.clone(), self.backings.clone());
         self.run(self.volume.may_wait(node), move |volume| {
             match open_file(volume, &caller, node, flags, &*cache) {
                 Ok(opened) => {
                     let kernel = answer::file_flags(&opened, reads_only(flags));
-                    reply.opened(handle(opened.fh), kernel);
+                    let register = |fd: BorrowedFd<'_>| reply.open_backing(fd);
+                    match backings.of(volume, INodeNo(node.0), &opened, register) {
+                        Some(id) => reply.opened_passthrough(handle(opened.fh), kernel, &id),
+                        None => reply.opened(handle(opened.fh), kernel),
+                    }
                 }
                 Err(error) => reply.error(errno(error)),
             }

@@ -107,7 +107,8 @@ pub fn xattr_names(names: Vec<Vec<u8>>) -> Vec<u8> {
 /// are still right, or use none, and send no flush for a descriptor that cannot write.
 pub fn file_flags(opened: &Opened, reads_only: bool) -> FopenFlags {
     let mut flags = FopenFlags::empty();
-    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+    // What the kernel reads by itself it keeps no pages of.
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache && !opened.passed);
     flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct);
     flags.set(FopenFlags::FOPEN_NOFLUSH, reads_only);
     flags
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn pages_are_kept_only_when_the_volume_says_so() {
-        let opened = |keep_cache| Opened { fh: Fh(1), keep_cache, direct: false };
+        let opened = |keep_cache| Opened { fh: Fh(1), keep_cache, direct: false, passed: false };
         assert_eq!(file_flags(&opened(false), false), FopenFlags::empty());
         assert_eq!(file_flags(&opened(true), false), FopenFlags::FOPEN_KEEP_CACHE);
         assert_eq!(file_flags(&opened(false), true), FopenFlags::FOPEN_NOFLUSH);

@@ -28,7 +28,7 @@ const COPY_ON_WORKER_MAX_BYTES: u64 = 1024 * 1024;
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        negotiate::configure(config);
+        self.volume.set_passing(negotiate::configure(config, self.passthrough));
         Ok(())
     }
 
@@ -251,9 +251,10 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.count(RequestKind::Release, ino);
-        let fh = fh(file);
+        let (fh, backings) = (fh(file), self.backings.clone());
         self.run(self.volume.may_wait_fh(fh), move |volume| {
             volume.release(fh);
+            backings.release(ino, fh);
             reply.ok();
         });
     }

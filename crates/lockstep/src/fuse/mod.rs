@@ -14,6 +14,7 @@
 mod adapter;
 mod answer;
 mod attach;
+mod backings;
 mod convert;
 mod errno;
 mod handlers;

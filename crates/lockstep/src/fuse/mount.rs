@@ -12,6 +12,7 @@ use super::requests::Requests;
 use fuser::{Config, Session, SessionACL};
 use lockstep_vfs::Volume;
 use parking_lot::{Condvar, Mutex};
+use rustix::thread::CapabilitySet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+/// Set in the daemon's environment: bytes of all files go through it.
+const NO_PASSTHROUGH: &str = "LOCKSTEP_NO_PASSTHROUGH";
 const FUSE_CONF: &str = "/etc/fuse.conf";
 /// A daemon that has not answered `statfs` after this is slow, but alive.
 const ALIVE_AFTER: Duration = Duration::from_secs(2);
@@ -82,7 +85,15 @@ fn options_here(volume_name: &str) -> MountOptions {
     let uid = rustix::process::geteuid().as_raw();
     let fuse_conf = std::fs::read_to_string(FUSE_CONF).unwrap_or_default();
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    mount_options(Platform::here(uid, &fuse_conf), volume_name, cores)
+    let mut options = mount_options(Platform::here(uid, &fuse_conf), volume_name, cores);
+    options.passthrough &= may_pass_files() && std::env::var_os(NO_PASSTHROUGH).is_none();
+    options
+}
+
+/// Whether the kernel would take a file of ours to read and write by itself.
+fn may_pass_files() -> bool {
+    let ours = rustix::thread::capabilities(None);
+    ours.is_ok_and(|ours| ours.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 type Serving = (JoinHandle<io::Result<()>>, Arc<Requests>, Arc<KernelNotifier>);
@@ -98,6 +109,7 @@ fn serve(volume: Arc<Volume>, device: OwnedFd, options: &MountOptions) -> io::Re
         introduced,
         cache.clone(),
         options.cache_ttl,
+        options.passthrough,
     );
     let acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
     let mut config = Config::default();

@@ -10,6 +10,10 @@ pub const BACKGROUND_MAX: u16 = 64;
 /// File times are kept to the nanosecond.
 const TIME_GRANULARITY: Duration = Duration::from_nanos(1);
 
+/// With files passed to the kernel, how many filesystems may lie on each other: files below are on a
+/// real disk, and an overlay may be put on the mount.
+const STACK_DEPTH: u32 = 1;
+
 /// What we want, each with its reason.
 ///
 /// - `ASYNC_READ`, `ASYNC_DIO`, `BIG_WRITES`, `MAX_PAGES`: large requests, several at a time.
@@ -49,8 +53,9 @@ pub fn capabilities(offered: InitFlags) -> InitFlags {
     WANTED.into_iter().filter(|wanted| offered.contains(*wanted)).collect()
 }
 
-/// Fills in the answer to the kernel's first request.
-pub fn configure(config: &mut KernelConfig) {
+/// Fills in the answer to the kernel's first request. Whether files can be passed to the kernel, if
+/// `passthrough` asks for that.
+pub fn configure(config: &mut KernelConfig, passthrough: bool) -> bool {
     let wanted = capabilities(config.capabilities());
     let asked = config.add_capabilities(wanted).map_err(|bits| ("capabilities", bits.bits()));
     let limits = [
@@ -64,7 +69,11 @@ pub fn configure(config: &mut KernelConfig) {
     for (what, nearest) in limits.into_iter().chain([asked]).filter_map(Result::err) {
         tracing::warn!(what, nearest, "the kernel does not take a wanted setting");
     }
-    tracing::debug!(abi = ?config.kernel_abi(), ?wanted, "negotiated with the kernel");
+    let passes = passthrough
+        && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+        && config.set_max_stack_depth(STACK_DEPTH).is_ok();
+    tracing::debug!(abi = ?config.kernel_abi(), ?wanted, passes, "negotiated with the kernel");
+    passes
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub struct MountOptions {
     pub workers: usize,
     /// Whether each of them has its own `/dev/fuse` descriptor.
     pub clone_fd: bool,
+    /// Whether new files are passed to the kernel, where it takes them.
+    pub passthrough: bool,
 }
 
 /// The mount's type, after `fuse.`.
@@ -76,6 +78,7 @@ pub fn mount_options(platform: Platform, volume: &str, cores: usize) -> MountOpt
             cache_ttl: TTL_PUSHED,
             workers: cores.clamp(WORKERS_MIN, WORKERS_MAX),
             clone_fd: true,
+            passthrough: true,
         },
         // Seed bug 3: `negative_vncache` hides files that arrive later, as nothing can be pushed.
         // Seed bug 6: without `defer_permissions` macOS refuses to run what has its x bit set.
@@ -87,6 +90,7 @@ pub fn mount_options(platform: Platform, volume: &str, cores: usize) -> MountOpt
             cache_ttl: TTL_NOT_PUSHED,
             workers: 1,
             clone_fd: false,
+            passthrough: false,
         },
     }
 }
