@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 pub struct Announcements {
     dirty: BTreeMap<NodeId, Dirty>,
     last: BTreeMap<NodeId, Last>,
+    /// How many of them there may be before those of long ago are forgotten.
+    last_max: usize,
 }
 
 /// When a file was last announced, and how long that took.
@@ -88,8 +90,9 @@ impl Announcements {
     pub fn announced(&mut self, node: NodeId, now_ms: u64, cost_ms: u64) {
         self.dirty.remove(&node);
         self.last.insert(node, Last { at_ms: now_ms, cost_ms });
-        if self.last.len() > 4096 {
+        if self.last.len() > self.last_max.max(LAST_MIN) {
             self.last.retain(|_, last| now_ms < last.at_ms + CONTENT_DEBOUNCE_MAX_MS);
+            self.last_max = 2 * self.last.len();
         }
     }
 
@@ -122,6 +125,8 @@ impl Announcements {
     }
 }
 
+/// So many files announced last are always remembered.
+const LAST_MIN: usize = 4096;
 /// Pauses by which repeats may put an announcement off.
 const PAUSES_MAX: u64 = CONTENT_DEBOUNCE_MAX_MS / CONTENT_DEBOUNCE_MS;
 

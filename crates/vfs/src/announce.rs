@@ -88,7 +88,8 @@ impl Volume {
     fn describe_steady(&self, open: &OpenFile, steady: bool) {
         let Some(file) = open.resident() else { return };
         self.notice(open.node);
-        let begun = Begun { at: self.clock.running(), passed: self.read_state().passed.seen(open.node) };
+        let begun =
+            Begun { at: self.clock.running(), passed: self.read_state().passed.seen(open.node) };
         if !self.is_still_due(open.node) {
             return;
         }
@@ -137,12 +138,7 @@ impl Volume {
         times.map_or(Ok(()), |times| file.set_times(times.atime, times.mtime))
     }
 
-    fn queue_content(
-        &self,
-        node: NodeId,
-        description: Description,
-        begun: Begun,
-    ) -> Result<()> {
+    fn queue_content(&self, node: NodeId, description: Description, begun: Begun) -> Result<()> {
         let content = description.content;
         self.hold(node, &content, &description.manifest);
         let mut state = self.mutate()?;

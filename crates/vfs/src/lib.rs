@@ -49,6 +49,7 @@ mod transfers;
 mod trash;
 mod verify;
 mod volume;
+mod writing;
 mod xattrs;
 
 pub use apply::{ApplyError, Incoming};

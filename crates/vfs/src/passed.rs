@@ -64,7 +64,8 @@ impl PassedFiles {
     /// The new file of `node` is passed from now on.
     pub(crate) fn start(&self, node: NodeId, file: &Arc<dyn DiskFile>) -> io::Result<()> {
         let seen = Seen::from(&file.stat()?);
-        let passed = Passed { file: file.clone(), handles: 0, writers: 0, seen, mapped: false, moved: 0 };
+        let passed =
+            Passed { file: file.clone(), handles: 0, writers: 0, seen, mapped: false, moved: 0 };
         self.0.lock().insert(node, passed);
         Ok(())
     }
@@ -187,6 +188,11 @@ impl Volume {
     /// Tells whether there is a mount whose kernel may read and write new files by itself.
     pub fn set_passing(&self, passing: bool) {
         self.passing.store(passing, Ordering::Relaxed);
+    }
+
+    /// Whether new files are read and written by the kernel itself.
+    pub fn is_passing(&self) -> bool {
+        self.passing.load(Ordering::Relaxed)
     }
 
     /// The file below that the kernel shall read and write for `fh`.

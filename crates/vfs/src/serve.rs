@@ -54,7 +54,10 @@ impl Volume {
             && file.content == content
             && let Some(path) = state.replica.tree.path(node)
         {
-            return Ok(Served { file: self.disk.open(&path)?, settled: !file.dirty && !state.passed.is_written(node) });
+            return Ok(Served {
+                file: self.disk.open(&path)?,
+                settled: !file.dirty && !state.passed.is_written(node),
+            });
         }
         let kept = kept_name(&Holding::new(node, &content));
         let file = self.disk.keep_open(&kept).map_err(|_| ServeError::Gone)?;

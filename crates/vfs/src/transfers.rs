@@ -152,9 +152,8 @@ impl Transfers {
     /// Nothing is to be fetched for `node` any more.
     pub(crate) fn cancel(&self, node: NodeId) {
         let mut queues = self.queues.lock();
-        if let Some(gone) = queues.active.remove(&node) {
-            queues.leave(node, &gone);
-        }
+        let Some(gone) = queues.active.remove(&node) else { return };
+        queues.leave(node, &gone);
         drop(queues);
         self.changed.notify_all();
     }

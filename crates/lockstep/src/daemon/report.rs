@@ -46,6 +46,7 @@ fn one(daemon: &Daemon, volume: &Hosted) -> Value {
         "policy": record.policy,
         "pins": volume.pump().map(|pump| pump.volume().status().pins),
         "mounted": volume.is_mounted(),
+        "passthrough": volume.pump().map(|pump| volume.is_mounted() && pump.volume().is_passing()),
         "open": is_open,
         "listen": record.listen,
         "peers": peers.iter().map(|p| peer(daemon, volume, p)).collect::<Vec<_>>(),

@@ -3,6 +3,9 @@
 use super::Pump;
 use std::time::{Duration, Instant};
 
+/// Changes that come this shortly after others were numbered are numbered together: whoever makes
+/// many of them does not wake this thread for each.
+const BETWEEN: Duration = Duration::from_millis(1);
 /// Longest sleep while nothing is due.
 const IDLE: Duration = Duration::from_secs(1);
 /// How often what was applied is made durable unasked.
@@ -54,7 +57,10 @@ impl Pump {
 
     fn number(&self) -> Duration {
         match self.volume.commit() {
-            Ok(()) => Duration::ZERO.max(self.volume.commit_due().unwrap_or(IDLE)),
+            Ok(()) => {
+                std::thread::sleep(BETWEEN);
+                self.volume.commit_due().unwrap_or(IDLE)
+            }
             Err(error) => {
                 self.set_problem(Some(format!(
                     "the state of \"{}\" cannot be written ({error}): free space on the disk of {}",

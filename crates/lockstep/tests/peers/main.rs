@@ -24,6 +24,7 @@ mod moved_below;
 mod names;
 mod ordinary_user;
 mod posix;
+mod passed;
 mod reader;
 mod residency;
 mod restarts;
