@@ -343,6 +343,8 @@ impl Volume {
         offset: u64,
     ) -> Result<Waited> {
         let received = || self.transfers.counts.received_bytes.load(Ordering::Relaxed);
+        let refused = || self.transfers.counts.refused_chunks.load(Ordering::Relaxed);
+        let refused_before = refused();
         let (mut deadline, mut before) = (self.clock.running() + ABSENT_WAIT, received());
         let mut asked = None;
         loop {
@@ -378,7 +380,8 @@ impl Volume {
             if self.transfers.offline_for(now, self.started) > OFFLINE_WAIT || now > deadline {
                 return Err(Errno::Io);
             }
-            if received() != before {
+            // A peer that keeps sending wrong bytes is not waited for any longer than a silent one.
+            if received() != before && refused() == refused_before {
                 (deadline, before) = (now + ABSENT_WAIT, received());
             }
             self.clock.pause(LOOK_AGAIN, &mut |pause| self.transfers.wait_progress(pause));

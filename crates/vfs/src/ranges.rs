@@ -15,8 +15,15 @@ const SEEK_DATA: i32 = 3;
 const SEEK_HOLE: i32 = 4;
 
 impl Volume {
-    /// fallocate(2).
-    pub fn fallocate(&self, fh: Fh, mode: i32, offset: u64, len: u64) -> Result<()> {
+    /// fallocate(2); `kill_suidgid` as of [`Volume::write`].
+    pub fn fallocate(
+        &self,
+        fh: Fh,
+        mode: i32,
+        offset: u64,
+        len: u64,
+        kill_suidgid: bool,
+    ) -> Result<()> {
         let end = offset.checked_add(len).filter(|end| *end <= limits::FILE_MAX_BYTES);
         let end = end.ok_or(Errno::TooBig)?;
         if len == 0 {
@@ -34,7 +41,7 @@ impl Volume {
             AllocateMode::Collapse => old.saturating_sub(len),
             AllocateMode::Insert => old + len,
         };
-        self.set_size(handle.open.node, size, true)?;
+        self.set_size(handle.open.node, size, kill_suidgid)?;
         self.written_without_handle(&handle.open);
         if let Some(cache) = self.cache() {
             cache.invalidate_attr(handle.open.node);
@@ -57,18 +64,17 @@ impl Volume {
     /// copy_file_range(2): copies up to `len` bytes below, without passing them through the caller.
     pub fn copy_file_range(
         &self,
-        from: Fh,
-        from_offset: u64,
-        to: Fh,
-        to_offset: u64,
+        (from, from_offset): (Fh, u64),
+        (to, to_offset): (Fh, u64),
         len: u64,
+        kill_suidgid: bool,
     ) -> Result<u64> {
         let (source, target) = (self.handle(from)?, self.handle(to)?);
         let source_file = self.make_resident(&source.open)?;
         let (_writing, target_file) = self.begin_writing(&target.open)?;
         let copied = source_file.copy_range_to(from_offset, &*target_file, to_offset, len)?;
         if copied > 0 {
-            self.content_changed(target.open.node, to_offset + copied, true)?;
+            self.content_changed(target.open.node, to_offset + copied, kill_suidgid)?;
         }
         Ok(copied)
     }

@@ -126,14 +126,14 @@ impl Volume {
         Ok(())
     }
 
-    /// Sets the length of an open file.
+    /// Sets the length of an open file. What that costs it in privileges, its caller sets.
     pub(crate) fn resize(&self, open: &Arc<OpenFile>, size: u64) -> Result<()> {
         if size == 0 {
             self.make_empty_resident(open)?;
         }
         let (_writing, file) = self.begin_writing(open)?;
         file.set_len(size)?;
-        self.set_size(open.node, |_| size, true)?;
+        self.set_size(open.node, |_| size, false)?;
         self.written_without_handle(open);
         Ok(())
     }

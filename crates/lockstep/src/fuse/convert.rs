@@ -140,6 +140,12 @@ pub fn reads_only(flags: i32) -> bool {
     flags & libc::O_ACCMODE == libc::O_RDONLY
 }
 
+/// Whether a change of bytes by who asks takes setuid and setgid bits: uid 0 stands for
+/// `CAP_FSETID`, where the kernel does not say.
+pub fn takes_set_id(request: &Request) -> bool {
+    request.uid() != 0
+}
+
 /// The permission bits left after `set`, if it costs the file its setuid or setgid bit.
 ///
 /// With `FUSE_HANDLE_KILLPRIV_V2` this is ours to do: a change of owner always takes the bits,

@@ -3,7 +3,9 @@
 
 use super::adapter::{Adapter, set_attributes};
 use super::answer::{self, Answer, GENERATION, PlusListing};
-use super::convert::{absent, appends, caller, fh, handle, node, rename_mode, set_time};
+use super::convert::{
+    absent, appends, caller, fh, handle, node, rename_mode, set_time, takes_set_id,
+};
 use super::errno::errno;
 use super::negotiate;
 use super::requests::RequestKind;
@@ -370,7 +372,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         file: FileHandle,
         offset: u64,
@@ -379,9 +381,9 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.count(RequestKind::Fallocate, ino);
-        let fh = fh(file);
+        let (fh, kill) = (fh(file), takes_set_id(req));
         self.run(self.volume.may_wait_fh(fh), move |volume| {
-            reply.answer(volume.fallocate(fh, mode, offset, length));
+            reply.answer(volume.fallocate(fh, mode, offset, length, kill));
         });
     }
 
@@ -406,7 +408,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -419,10 +421,11 @@ impl Filesystem for Adapter {
     ) {
         self.count(RequestKind::CopyFileRange, ino_in);
         let (from, to, len) = (fh(fh_in), fh(fh_out), len.min(COPY_MAX_BYTES));
+        let kill = takes_set_id(req);
         let long = len > COPY_ON_WORKER_MAX_BYTES;
         let may_wait = long || self.volume.may_wait_fh(from) || self.volume.may_wait_fh(to);
         self.run(may_wait, move |volume| {
-            let copied = volume.copy_file_range(from, offset_in, to, offset_out, len);
+            let copied = volume.copy_file_range((from, offset_in), (to, offset_out), len, kill);
             reply.answer(copied.map(|bytes| bytes.min(len) as u32));
         });
     }

@@ -1,9 +1,12 @@
 //! Content that is named here and not here yet.
 
+use crate::support::pair::Pair;
+use crate::support::peer::Peer;
 use crate::support::repository::noise;
 use crate::support::{SOON, connected, eventually};
 use rustix::process::Signal;
 use std::io::Read;
+use std::time::{Duration, Instant};
 
 const BIG: usize = 96 << 20;
 
@@ -70,6 +73,58 @@ fn a_mount_made_again_in_the_same_daemon_hears_of_changes() {
     pair.wait();
     assert_eq!(std::fs::read(pair.b.at("f")).unwrap(), b"two");
     assert_eq!(std::fs::read(pair.b.at("g")).unwrap(), b"new");
+}
+
+/// Reads `name` on `side` to its end: how it failed, and after how long.
+fn failed_read(side: &Peer, name: &str) -> (Option<i32>, Duration) {
+    let since = Instant::now();
+    let read = std::fs::read(side.at(name));
+    (read.err().and_then(|why| why.raw_os_error()), since.elapsed())
+}
+
+#[test]
+fn slow_a_read_fails_when_no_right_bytes_came_for_30_s_from_a_connected_peer() {
+    let Some(pair) = Pair::on_demand() else { return };
+    for (number, name) in ["gone", "spoilt"].into_iter().enumerate() {
+        std::fs::write(pair.a.at(name), noise(number as u64, 300_000)).unwrap();
+    }
+    pair.wait();
+    // The peer cannot serve the one, and serves other bytes than it announced of the other.
+    std::fs::remove_file(pair.a.backing.join("gone")).unwrap();
+    std::fs::write(pair.a.backing.join("spoilt"), noise(9, 300_000)).unwrap();
+    std::thread::scope(|threads| {
+        let reads = ["gone", "spoilt"].map(|name| {
+            (
+                name,
+                threads.spawn({
+                    let b = &pair.b;
+                    move || failed_read(b, name)
+                }),
+            )
+        });
+        for (name, read) in reads {
+            let (errno, after) = read.join().unwrap();
+            assert_eq!(errno, Some(libc::EIO), "{name} after {after:?}");
+            assert!((29..60).contains(&after.as_secs()), "{name} after {after:?}");
+        }
+    });
+    assert!(pair.b.is_connected(), "the peer was there all the time");
+}
+
+#[test]
+fn a_file_removed_before_its_bytes_came_and_that_nobody_has_reads_as_estale() {
+    let Some(pair) = Pair::on_demand() else { return };
+    std::fs::write(pair.a.at("f"), noise(1, 300_000)).unwrap();
+    pair.wait();
+    let held = std::fs::File::open(pair.b.at("f")).unwrap();
+    std::fs::remove_file(pair.a.at("f")).unwrap();
+    eventually("the removal is on b", SOON, || !pair.b.at("f").exists());
+    // The bytes are kept on a as long as b has not said that it is done.
+    for kept in std::fs::read_dir(pair.a.backing.join(".lockstep/keep")).unwrap().flatten() {
+        std::fs::remove_file(kept.path()).unwrap();
+    }
+    let failed = std::io::Read::read(&mut &held, &mut [0; 100]).unwrap_err();
+    assert_eq!(failed.raw_os_error(), Some(libc::ESTALE));
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod git_large;
 mod git_small;
 mod latency;
 mod lfs;
+mod local_rules;
 mod merging;
 mod moved_below;
 mod names;
