@@ -114,6 +114,9 @@ pub trait Disk: Send + Sync + 'static {
     fn remove_xattr(&self, path: &Path, name: &[u8]) -> io::Result<()>;
     /// Capacity of the backing filesystem.
     fn statfs(&self) -> io::Result<DiskUsage>;
+    /// Names this mounting of the backing filesystem: once it, or the machine, was started anew, the
+    /// name is another, and what was not synced may be gone.
+    fn mounting(&self) -> io::Result<Vec<u8>>;
     /// Returns when every change to the backing filesystem is on stable storage.
     fn sync_all(&self) -> io::Result<()>;
     /// Returns when the entries of this directory are on stable storage.

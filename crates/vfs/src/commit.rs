@@ -88,7 +88,9 @@ impl Volume {
     pub fn make_durable(&self) -> Result<()> {
         self.commit()?;
         let written = self.read_state().replica.log.last();
+        let since = self.now();
         self.disk.sync_all()?;
+        self.note_synced(since)?;
         self.db.sync()?;
         self.durable.fetch_max(written.0, Ordering::Relaxed);
         Ok(())

@@ -85,7 +85,10 @@ impl Volume {
     /// The peer no longer has this content: a later change says what became of the file, so
     /// nothing waits for it any more.
     pub fn content_gone(&self, job: &FetchJob) {
-        self.write_state().gone.insert(job.node, job.version);
+        let mut state = self.write_state();
+        state.gone.insert(job.node, job.version);
+        self.give_up_lost(&mut state, job);
+        drop(state);
         self.transfers.progressed();
     }
 

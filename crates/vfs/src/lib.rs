@@ -21,6 +21,7 @@ mod commit;
 mod compare;
 mod conflicts;
 mod dirs;
+mod doubt;
 mod errno;
 mod evict;
 mod files;

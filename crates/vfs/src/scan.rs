@@ -4,6 +4,7 @@
 mod moved;
 
 use crate::begun::Redone;
+use crate::doubt::Doubt;
 use crate::install::names_below;
 use crate::serve::holding_of;
 use crate::volume::{Origin, State, Volume};
@@ -39,12 +40,15 @@ struct Scan<'a> {
     vanished: Vec<NodeId>,
     /// Contents that a peer's changes had just brought when the last run ended.
     redone: Redone,
+    /// Which bytes a power cut may have taken.
+    doubt: Doubt,
 }
 
 impl Volume {
     /// Takes in what the backing tree holds and the state does not, and the reverse.
     /// `inodes`: the inode numbers below that nodes had when they were written down.
     pub(crate) fn scan(&self, origin: Origin, inodes: HashMap<NodeId, u64>) -> io::Result<()> {
+        let doubt = self.begin_run()?;
         let redone = self.redo()?;
         for temp in self.disk.temp_list()? {
             match holding_of(&temp) {
@@ -70,6 +74,7 @@ impl Volume {
             placed: HashSet::new(),
             vanished: Vec::new(),
             redone,
+            doubt,
         };
         let mut dirs = vec![(NodeId::ROOT, PathBuf::new())];
         while let Some((dir, path)) = dirs.pop() {
@@ -154,6 +159,7 @@ impl Scan<'_> {
             }
             let settled = file.resident
                 && !file.dirty
+                && !self.doubt.covers(stat)
                 && file.content.size_bytes == stat.size_bytes
                 && stands.times.mtime == stat.mtime;
             if !settled {
@@ -240,7 +246,9 @@ impl Scan<'_> {
             return Ok(());
         };
         self.volume.hold(node, &description.content, &description.manifest);
-        if state.take_found(node, description.content, &self.redone) {
+        if state.take_found(node, description.content, &self.redone)
+            || self.doubt.covers(stat) && state.take_lost(node, description.content, stat)
+        {
             return Ok(());
         }
         let Some(stands) = state.replica.tree.node_mut(node) else { return Ok(()) };

@@ -17,6 +17,11 @@ use std::sync::Arc;
 
 pub(super) const WANTED: StatxFlags = BackingStat::WANTED;
 
+/// `STATX_MNT_ID_UNIQUE`, statx(2).
+const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+/// Random for each boot, proc_sys_kernel(5).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// Permission bits that `mkdir` and `mknod` never take from their mode.
 const SPECIAL_BITS: u32 = 0o6000;
 
@@ -156,6 +161,16 @@ impl Disk for PlainDisk {
 
     fn statfs(&self) -> io::Result<DiskUsage> {
         Ok(DiskUsage::from_statvfs(&rustix::fs::fstatvfs(&self.root)?))
+    }
+
+    fn mounting(&self) -> io::Result<Vec<u8>> {
+        // Kernels before 6.8 do not number mounts for good; then the boot has to do.
+        let unique = StatxFlags::from_bits_retain(STATX_MNT_ID_UNIQUE);
+        let stat = rustix::fs::statx(&self.root, c"", AtFlags::EMPTY_PATH, unique)?;
+        let number = if stat.stx_mask & STATX_MNT_ID_UNIQUE == 0 { 0 } else { stat.stx_mnt_id };
+        let mut name = std::fs::read(BOOT_ID)?;
+        name.extend(number.to_le_bytes());
+        Ok(name)
     }
 
     fn sync_all(&self) -> io::Result<()> {

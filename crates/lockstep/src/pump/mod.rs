@@ -370,7 +370,7 @@ impl Pump {
                 tracing::error!("a thread of the volume had panicked");
             }
         }
-        if let Err(error) = self.volume.make_durable() {
+        if let Err(error) = self.volume.make_durable().and_then(|()| self.volume.note_end()) {
             tracing::error!(%error, "the volume's state is not on disk");
         }
     }

@@ -26,6 +26,7 @@ mod names;
 mod ordinary_user;
 mod passed;
 mod posix;
+mod power_cut;
 mod reader;
 mod residency;
 mod restarts;

@@ -9,6 +9,7 @@ pub mod line;
 pub mod mapping;
 pub mod pair;
 pub mod peer;
+pub mod power;
 pub mod repository;
 pub mod scratch;
 pub mod tree;

@@ -66,6 +66,8 @@ pub struct Core {
     pub last_written: Option<u64>,
     /// Number of times the daemon came to an end: files opened before are nobody's.
     pub life: u64,
+    /// Number of times the power went.
+    pub cuts: u64,
     /// Whether nothing more fits.
     pub is_full: bool,
 }
@@ -90,6 +92,7 @@ impl SimDisk {
             open: BTreeMap::new(),
             last_written: None,
             life: 0,
+            cuts: 0,
             is_full: false,
         };
         SimDisk { core: Arc::new(Mutex::new(core)), clock, power }
@@ -260,6 +263,7 @@ impl Core {
         self.first_record += self.journal.len() as u64;
         self.journal.clear();
         self.life += 1;
+        self.cuts += 1;
         self.open.clear();
     }
 }

@@ -382,6 +382,10 @@ impl Disk for SimDisk {
         })
     }
 
+    fn mounting(&self) -> io::Result<Vec<u8>> {
+        Ok(self.reading()?.cuts.to_le_bytes().to_vec())
+    }
+
     fn sync_all(&self) -> io::Result<()> {
         self.changing()?.sync_all();
         Ok(())
