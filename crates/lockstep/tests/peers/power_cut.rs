@@ -9,7 +9,7 @@ use crate::support::pair::{Layout, Pair};
 use crate::support::peer::Peer;
 use crate::support::power::PowerSupply;
 use crate::support::repository::noise;
-use crate::support::tree::plain_files;
+use crate::support::tree::files_here;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -104,7 +104,7 @@ fn round(pair: &Pair, supplies: &[PowerSupply; 2], seed: u64) {
     let synced = Synced::default();
     cut_during([victim, survivor], &supplies[which], after, seed, &synced);
     // What the other side has by now, of both: nothing of it may be lost by what comes next.
-    let had = lasting(plain_files(survivor.mnt()));
+    let had = lasting(files_here(survivor.mnt()));
     victim.start();
     pair.reconnected();
     pair.identical();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -155,6 +155,20 @@ fn differences(left: &BTreeMap<PathBuf, Entry>, right: &BTreeMap<PathBuf, Entry>
 
 /// The bytes of every regular file below `root`, by path, leaving out Lockstep's own directory.
 pub fn plain_files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let read = |(path, bytes): (PathBuf, io::Result<Vec<u8>>)| {
+        let bytes = bytes.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        (path, bytes)
+    };
+    files(root).into_iter().map(read).collect()
+}
+
+/// The same, without those whose bytes are not here.
+pub fn files_here(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let is_here = |(path, bytes): (PathBuf, io::Result<Vec<u8>>)| Some((path, bytes.ok()?));
+    files(root).into_iter().filter_map(is_here).collect()
+}
+
+fn files(root: &Path) -> BTreeMap<PathBuf, io::Result<Vec<u8>>> {
     let mut found = BTreeMap::new();
     let mut open = vec![PathBuf::new()];
     while let Some(dir) = open.pop() {
@@ -164,7 +178,7 @@ pub fn plain_files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             if kind.is_dir() && path != Path::new(".lockstep") {
                 open.push(path);
             } else if kind.is_file() {
-                found.insert(path.clone(), std::fs::read(root.join(&path)).expect("readable"));
+                found.insert(path.clone(), std::fs::read(root.join(&path)));
             }
         }
     }
