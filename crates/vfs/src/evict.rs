@@ -88,6 +88,7 @@ impl Volume {
         if let Some(file) = state.replica.tree.node_mut(node).and_then(|n| n.file_mut()) {
             file.resident = false;
         }
+        state.wanted.remove(&node);
         drop(state);
         if let Some(cache) = self.cache() {
             cache.invalidate_node(node);

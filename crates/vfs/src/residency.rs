@@ -115,9 +115,15 @@ impl Residency {
 }
 
 impl State {
-    /// Content of `node` is still to come: answers whether it is to be fetched now.
+    /// Content of `node` may be still to come: answers whether it is to be fetched now. Who asked for
+    /// what was superseded meanwhile gets what superseded it: nobody else queues that.
     pub(crate) fn want(&mut self, node: NodeId) -> bool {
-        let due = self.residency.is_due(&self.replica.tree, node);
+        let file = self.replica.tree.node(node).and_then(Node::file);
+        if file.is_none_or(|file| file.wanted().is_none()) {
+            self.wanted.remove(&node);
+            return false;
+        }
+        let due = self.wanted.contains(&node) || self.residency.is_due(&self.replica.tree, node);
         if due {
             self.wanted.insert(node);
         }

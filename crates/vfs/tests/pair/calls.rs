@@ -22,8 +22,40 @@ impl Calls {
     }
 
     /// One call; that it may fail is part of the game.
-    pub fn make_one(&mut self, side: &Side, who: usize, rng: &mut Rng, step: usize) {
-        let _ = self.attempt(&side.volume, who, rng, step);
+    pub fn make_one(&mut self, sides: &[Side; 2], who: usize, rng: &mut Rng, step: usize) {
+        let side = &sides[who];
+        let _ = match self.mix.on_demand && rng.chance(20) {
+            true => self.ask_for_bytes(side, &sides[1 - who], rng),
+            false => self.attempt(&side.volume, who, rng, step),
+        };
+    }
+
+    /// What a reader, a pin, or an eviction asks for.
+    fn ask_for_bytes(&mut self, side: &Side, peer: &Side, rng: &mut Rng) -> Result<()> {
+        let (dir, name) = self.place(&side.volume, rng)?;
+        let node = side.volume.lookup(dir, name)?.node;
+        match rng.below(4) {
+            0 => {
+                let _ = side.volume.pin(node);
+            }
+            1 => {
+                let _ = side.volume.unpin(node);
+            }
+            2 => {
+                let begun = side.volume.start_evicting(node).ok().flatten();
+                if let Some(content) = begun {
+                    let has = peer.volume.keeps(node, content);
+                    let _ = side.volume.finish_evicting(node, content, has);
+                }
+            }
+            _ => {
+                // A reader: its bytes come before anything else happens.
+                let _ = side.volume.pin(node);
+                while side.volume.may_wait(node) && side.fetch_one(peer) {}
+                let _ = side.volume.unpin(node);
+            }
+        }
+        Ok(())
     }
 
     fn attempt(&mut self, volume: &Volume, who: usize, rng: &mut Rng, step: usize) -> Result<()> {
@@ -107,7 +139,7 @@ impl Calls {
     }
 }
 
-fn close(volume: &Volume, fh: Fh) {
+pub fn close(volume: &Volume, fh: Fh) {
     let _ = volume.flush(fh);
     volume.release(fh);
 }
@@ -115,4 +147,13 @@ fn close(volume: &Volume, fh: Fh) {
 fn caller() -> Caller {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     Caller { uid, gid, pid: std::process::id(), umask: 0 }
+}
+
+/// Makes a file in the root, with `bytes`.
+pub fn write_new(volume: &Volume, name: &[u8], bytes: &[u8]) -> NodeId {
+    let flags = O_WRONLY | O_CREAT | O_TRUNC;
+    let (stat, opened) = volume.create(&caller(), NodeId::ROOT, name, 0o644, flags).unwrap();
+    volume.write(opened.fh, 0, bytes, false, false).unwrap();
+    close(volume, opened.fh);
+    stat.node
 }

@@ -4,9 +4,12 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod calls;
+mod on_demand;
 mod side;
 
 use calls::Calls;
+use lockstep_core::NodeId;
+use lockstep_vfs::Policy;
 use side::{Side, exchange};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,13 +48,16 @@ pub struct Mix {
     lines: [usize; 4],
     /// Whether a run may be slow to announce, to apply, or to fetch.
     storm: bool,
+    /// Whether the second side has only what is read or pinned there, and gives bytes up.
+    on_demand: bool,
 }
 
-const FILES: Mix = Mix { trees: false, held_percent: 5, lines: [1, 1, 10, 3_000], storm: false };
+const FILES: Mix =
+    Mix { trees: false, held_percent: 5, lines: [1, 1, 10, 3_000], storm: false, on_demand: false };
 const TREES: Mix = Mix { trees: true, ..FILES };
 /// Much that is large, and much that somebody is in the middle of writing.
-const STORM: Mix =
-    Mix { trees: true, held_percent: 30, lines: [1, 2_000, 2_000, 3_000], storm: true };
+const STORM: Mix = Mix { held_percent: 30, lines: [1, 2_000, 2_000, 3_000], storm: true, ..TREES };
+const ON_DEMAND: Mix = Mix { on_demand: true, ..STORM };
 
 /// How often, of a hundred steps, what is under way gets on.
 struct Pace {
@@ -81,12 +87,15 @@ fn run(seed: u64, mix: Mix) {
     let mut rng = Rng(seed);
     let mut sides = [Side::new(1), Side::new(2)];
     let mut calls = Calls::new(mix);
+    if mix.on_demand {
+        sides[1].volume.set_policy(Policy::OnDemand);
+    }
     let steps = 100 + rng.below(400);
     let pace = mix.pace(&mut rng);
     for step in 0..steps {
         let who = rng.below(2);
         for _ in 0..rng.below(4) {
-            calls.make_one(&sides[who], who, &mut rng, step);
+            calls.make_one(&sides, who, &mut rng, step);
         }
         if rng.chance(pace.announce) {
             sides[who].announce();
@@ -108,6 +117,11 @@ fn run(seed: u64, mix: Mix) {
         }
     }
     calls.close_all(&sides);
+    // Who asked for bytes gets them. Then all of it is wanted everywhere, what was given up too.
+    side::settle(&mut sides);
+    sides.iter().for_each(|side| {
+        side.volume.pin(NodeId::ROOT).unwrap();
+    });
     side::settle(&mut sides);
     let [one, two] = &sides;
     let differs = side::difference(one, two);
@@ -161,4 +175,9 @@ fn trees_changed_on_both_sides_end_equal() {
 #[test]
 fn large_files_held_open_on_both_sides_end_equal() {
     run_all(&[1397, 1564, 2177], STORM);
+}
+
+#[test]
+fn a_side_that_has_only_what_is_read_there_loses_no_content() {
+    run_all(&[], ON_DEMAND);
 }

@@ -4,6 +4,7 @@ use lockstep_core::{ContentRef, Kind, NodeId, Perm, Slot, Times};
 use lockstep_disk::state::StateDb;
 use lockstep_disk::{PlainDisk, describe_bytes};
 use lockstep_vfs::{ApplyError, FetchJob, Fh, Incoming, Origin, Volume};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,8 @@ const QUEUED_MAX: usize = 2_000;
 pub struct Side {
     pub volume: Arc<Volume>,
     slot: Slot,
+    /// Fetches that the peer had nothing for, to be tried again.
+    refused: RefCell<Vec<FetchJob>>,
     _dir: TempDir,
 }
 
@@ -53,7 +56,7 @@ impl Side {
         let volume = Volume::start(disk, db, Slot(slot), host, origin).unwrap();
         let peer = 3 - slot;
         volume.add_peer(Slot(peer), if peer == 1 { "one" } else { "two" });
-        Side { volume, slot: Slot(slot), _dir: dir }
+        Side { volume, slot: Slot(slot), refused: RefCell::default(), _dir: dir }
     }
 
     /// What was written so far becomes changes in the log.
@@ -107,9 +110,15 @@ impl Side {
             self.volume.install(&job).unwrap();
         } else {
             self.volume.content_gone(&job);
+            self.refused.borrow_mut().push(job.clone());
         }
         self.volume.queue_if_wanted(job.node, job.version);
         true
+    }
+
+    /// What the peer did not have is asked for again.
+    pub fn retry(&self) {
+        self.refused.take().iter().for_each(|job| self.volume.requeue(job));
     }
 
     fn bring(&self, job: &FetchJob, from: &Side) -> bool {
@@ -129,11 +138,13 @@ impl Side {
             let Ok(manifest) = from.volume.manifest(job.node, job.content) else { return false };
             assert!(self.volume.begin(job, manifest).unwrap());
         }
-        let Ok(served) = from.volume.serve(job.node, job.content) else { return false };
         while let Some(run) = job.transfer.missing_run(0, 1) {
-            let mut chunk = vec![0; job.transfer.chunk_len(run.first)];
-            let read = served.file.read_at(&mut chunk, run.offset_bytes).unwrap();
-            if read < chunk.len() || !job.transfer.put_chunk(run.first, &chunk).unwrap() {
+            self.volume.fill_from_here(job, &run).unwrap();
+            let Some(part) = job.transfer.missing_run(run.offset_bytes, 1) else { break };
+            let Ok(served) = from.volume.serve(job.node, job.content) else { return false };
+            let mut chunk = vec![0; job.transfer.chunk_len(part.first)];
+            let read = served.file.read_at(&mut chunk, part.offset_bytes).unwrap();
+            if read < chunk.len() || !job.transfer.put_chunk(part.first, &chunk).unwrap() {
                 return false;
             }
         }
@@ -216,7 +227,7 @@ pub fn settle(sides: &mut [Side; 2]) {
             while to.receive(from, 64) {
                 busy = true;
             }
-            to.volume.queue_wanted();
+            to.retry();
             // What is no longer wanted is passed over, one at a time.
             let mut passed_over = 0;
             while passed_over < QUEUED_MAX {
