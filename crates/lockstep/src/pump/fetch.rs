@@ -7,7 +7,6 @@ use lockstep_disk::{chunk, describe_bytes};
 use lockstep_net::{Lane, Link, Refusal};
 use lockstep_vfs::{ChunkClaim, Claim, FetchJob, Run};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_stream::StreamExt;
@@ -166,9 +165,27 @@ impl Pump {
         }
     }
 
-    fn link_for_content(&self) -> Result<Arc<Link>, Stopped> {
-        let offline = || Refusal::Unreachable("no peer is connected".into());
-        Ok(self.any_link().ok_or_else(offline)?)
+    /// Asks the connected peers for a content one after the other, until one has it; the one that
+    /// had something last comes first. It is gone if all of them say so.
+    fn ask_peers<T>(&self, mut ask: impl FnMut(&Link) -> Result<T, Stopped>) -> Result<T, Stopped> {
+        let had = *self.had_content.lock();
+        let mut links: Vec<_> = self.all_peers().iter().filter_map(|peer| peer.link()).collect();
+        links.sort_by_key(|link| Some(link.peer()) != had);
+        let mut failed = None;
+        for link in links {
+            match ask(&link) {
+                Ok(answer) => {
+                    *self.had_content.lock() = Some(link.peer());
+                    return Ok(answer);
+                }
+                Err(Stopped::Refused(Refusal::Gone)) => {
+                    failed.get_or_insert(Stopped::Refused(Refusal::Gone));
+                }
+                Err(other @ (Stopped::Refused(_) | Stopped::Corrupt)) => failed = Some(other),
+                Err(own) => return Err(own),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Refusal::Unreachable("no peer is connected".into()).into()))
     }
 
     fn fetch_part(
@@ -178,34 +195,57 @@ impl Pump {
         run: &Run,
         claim: &ChunkClaim,
     ) -> Result<(), Stopped> {
+        let (mut index, mut done_bytes) = (run.first, 0);
+        self.ask_peers(|link| {
+            let rest = (run.offset_bytes + done_bytes, run.len_bytes - done_bytes);
+            let came = self.take_chunks(job, (link, lane), rest, index, claim);
+            for arrived in index..index + came.0 {
+                done_bytes += job.transfer.chunk_len(arrived) as u64;
+            }
+            index += came.0;
+            came.1?;
+            match index < run.first + run.count && !self.is_closing() {
+                true => Err(Stopped::Corrupt),
+                false => Ok(()),
+            }
+        })
+    }
+
+    /// Takes the chunks from `first` on, which are in the range (offset, length), from one peer.
+    /// Answers how many came.
+    fn take_chunks(
+        &self,
+        job: &FetchJob,
+        from: (&Link, Lane),
+        range: (u64, u64),
+        first: usize,
+        claim: &ChunkClaim,
+    ) -> (usize, Result<(), Stopped>) {
         let (transfer, counts) = (&job.transfer, &self.volume.transfers.counts);
-        let end = run.first + run.count;
-        let mut index = run.first;
-        let mut chunk = Vec::with_capacity(transfer.chunk_len(index));
-        let mut refused = false;
-        self.stream(job, lane, run.offset_bytes, run.len_bytes, &mut |mut bytes: &[u8]| {
-            while !bytes.is_empty() && index < end {
-                let lacks = transfer.chunk_len(index) - chunk.len();
+        let (mut came, mut refused) = (0, false);
+        let mut chunk = Vec::with_capacity(transfer.chunk_len(first));
+        let streamed = self.stream(job, from, range, &mut |mut bytes: &[u8]| {
+            while !bytes.is_empty() && !refused {
+                let index = first + came;
+                let lacks = transfer.chunk_len(index).saturating_sub(chunk.len());
+                if lacks == 0 {
+                    return Ok(false);
+                }
                 let (now, rest) = bytes.split_at(bytes.len().min(lacks));
                 chunk.extend_from_slice(now);
                 bytes = rest;
                 if chunk.len() == transfer.chunk_len(index) {
-                    if !transfer.put_chunk(index, &chunk)? {
-                        counts.refused_chunks.fetch_add(1, Ordering::Relaxed);
-                        refused = true;
-                    }
+                    refused = !transfer.put_chunk(index, &chunk)?;
+                    counts.refused_chunks.fetch_add(u64::from(refused), Ordering::Relaxed);
                     claim.came(transfer, index);
                     chunk.clear();
-                    index += 1;
+                    came += usize::from(!refused);
                     self.volume.transfers.progressed();
                 }
             }
             Ok(!refused && !self.is_closing())
-        })?;
-        match refused || index < end && !self.is_closing() {
-            true => Err(Stopped::Corrupt),
-            false => Ok(()),
-        }
+        });
+        (came, if refused { Err(Stopped::Corrupt) } else { streamed })
     }
 
     /// Learns the chunks of a content: from a file here that has the same, else from a peer. Of a
@@ -217,22 +257,25 @@ impl Pump {
         let size = job.content.size_bytes;
         self.room_for(size.min(CHUNK_MAX_BYTES.into()))?;
         if size > chunk::CHUNK_MIN_BYTES as u64 {
-            let link = self.link_for_content()?;
-            let manifest = self.runtime.block_on(link.manifest(job.node, job.content))?;
-            let bytes = manifest.chunks.len() * Manifest::RECORD_BYTES;
-            self.volume.transfers.counts.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-            return self.begin(job, manifest);
+            return self.ask_peers(|link| {
+                let manifest = self.runtime.block_on(link.manifest(job.node, job.content))?;
+                let bytes = (manifest.chunks.len() * Manifest::RECORD_BYTES) as u64;
+                self.volume.transfers.counts.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.begin(job, manifest)
+            });
         }
-        let mut bytes = Vec::with_capacity(size as usize);
-        self.stream(job, lane, 0, size, &mut |part| {
-            bytes.extend_from_slice(part);
-            Ok(bytes.len() as u64 <= size)
-        })?;
-        self.begin(job, describe_bytes(&bytes).manifest)?;
-        if !bytes.is_empty() && !job.transfer.put_chunk(0, &bytes)? {
-            return Err(Stopped::Corrupt);
-        }
-        Ok(())
+        self.ask_peers(|link| {
+            let mut bytes = Vec::with_capacity(size as usize);
+            self.stream(job, (link, lane), (0, size), &mut |part| {
+                bytes.extend_from_slice(part);
+                Ok(bytes.len() as u64 <= size)
+            })?;
+            self.begin(job, describe_bytes(&bytes).manifest)?;
+            match bytes.is_empty() || job.transfer.put_chunk(0, &bytes)? {
+                true => Ok(()),
+                false => Err(Stopped::Corrupt),
+            }
+        })
     }
 
     fn begin(&self, job: &FetchJob, manifest: Manifest) -> Result<(), Stopped> {
@@ -246,15 +289,14 @@ impl Pump {
     fn stream(
         &self,
         job: &FetchJob,
-        lane: Lane,
-        offset: u64,
-        len: u64,
+        (link, lane): (&Link, Lane),
+        (offset, len): (u64, u64),
         take: &mut dyn FnMut(&[u8]) -> io::Result<bool>,
     ) -> Result<(), Stopped> {
         if len == 0 {
             return Ok(());
         }
-        let (link, counts) = (self.link_for_content()?, &self.volume.transfers.counts);
+        let counts = &self.volume.transfers.counts;
         let open = link.read(lane, job.node, job.content, offset, len);
         let mut stream = self.runtime.block_on(open)?;
         while let Some(part) = self.runtime.block_on(stream.next()) {

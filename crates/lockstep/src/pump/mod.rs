@@ -27,7 +27,7 @@ mod verify;
 use anyhow::Context;
 use lockstep_core::{NodeId, PeerId, Slot, VolumeId};
 use lockstep_disk::PlainDisk;
-use lockstep_net::{Link, Refusal};
+use lockstep_net::Refusal;
 use lockstep_vfs::Volume;
 use parking_lot::Mutex;
 use peer::Peer;
@@ -136,6 +136,8 @@ pub struct Pump {
     problem: Mutex<Option<String>>,
     /// The file whose content the disk here refused last, until it is there, and why.
     content_problem: Mutex<Option<(NodeId, String)>>,
+    /// The peer that had a content that was asked for last.
+    had_content: Mutex<Option<PeerId>>,
     retries: Mutex<Vec<(Instant, lockstep_vfs::FetchJob)>>,
     announcer: lockstep_vfs::Signal,
     verifier: lockstep_vfs::Signal,
@@ -173,6 +175,7 @@ impl Pump {
             counters: Counters::default(),
             problem: Mutex::default(),
             content_problem: Mutex::default(),
+            had_content: Mutex::default(),
             retries: Mutex::default(),
             announcer: lockstep_vfs::Signal::default(),
             verifier: lockstep_vfs::Signal::default(),
@@ -236,9 +239,9 @@ impl Pump {
         self.peers.lock().values().cloned().collect()
     }
 
-    /// Any live session.
-    pub(crate) fn any_link(&self) -> Option<Arc<Link>> {
-        self.all_peers().iter().find_map(|peer| peer.link())
+    /// Whether a session is up.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.all_peers().iter().any(|peer| peer.link().is_some())
     }
 
     pub(crate) fn is_closing(&self) -> bool {

@@ -74,7 +74,7 @@ impl Pump {
         if let Ok(peer) = self.peer(id)
             && peer.session_down(session)
         {
-            self.volume.set_online(self.any_link().is_some());
+            self.volume.set_online(self.is_connected());
         }
     }
 

@@ -6,6 +6,7 @@ use super::session::Sessions;
 use lockstep_disk::{DiskFile, describe_bytes};
 use lockstep_vfs::{Claim, FetchJob, Served, Volume};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Background fetches of a host at a time.
@@ -16,6 +17,9 @@ const CHUNK_BYTES: u64 = 1;
 
 /// A fetch under way.
 pub struct Fetch(FetchJob);
+
+/// Those who answer, asked one after the other.
+type Peers = Vec<Arc<Volume>>;
 
 /// How a step of a fetch ended.
 enum Stopped {
@@ -56,8 +60,8 @@ pub fn step(hosts: &mut [Host], sessions: &Sessions, at: usize, which: usize) ->
     let which = which % hosts[at].fetches.len();
     let job = hosts[at].fetches[which].0.clone();
     let peers = hosts.iter().filter(|peer| sessions.answers(at, peer.number));
-    let peer = peers.filter_map(|peer| peer.volume.clone()).next();
-    let outcome = match advance(&volume, peer.as_deref(), &job) {
+    let peers: Peers = peers.filter_map(|peer| peer.volume.clone()).collect();
+    let outcome = match advance(&volume, &peers, &job) {
         Ok(false) => return true,
         Ok(true) => volume.install(&job).map(drop).map_err(Stopped::from),
         Err(stopped) => Err(stopped),
@@ -78,7 +82,7 @@ pub fn step(hosts: &mut [Host], sessions: &Sessions, at: usize, which: usize) ->
 }
 
 /// Whether the content is complete.
-fn advance(volume: &Volume, peer: Option<&Volume>, job: &FetchJob) -> Result<bool, Stopped> {
+fn advance(volume: &Volume, peers: &Peers, job: &FetchJob) -> Result<bool, Stopped> {
     if job.transfer.is_complete() {
         return Ok(true);
     }
@@ -86,7 +90,7 @@ fn advance(volume: &Volume, peer: Option<&Volume>, job: &FetchJob) -> Result<boo
         return Err(Stopped::Superseded);
     }
     if !job.transfer.is_planned() {
-        plan(volume, peer, job)?;
+        plan(volume, peers, job)?;
         return Ok(false);
     }
     let Some(run) = job.transfer.missing_run(0, CHUNK_BYTES) else { return Ok(true) };
@@ -95,7 +99,7 @@ fn advance(volume: &Volume, peer: Option<&Volume>, job: &FetchJob) -> Result<boo
     for part in &claim.runs {
         let Some(part) = job.transfer.missing_run(part.offset_bytes, CHUNK_BYTES) else { continue };
         let mut chunk = vec![0; job.transfer.chunk_len(part.first)];
-        read(peer, job, &mut chunk, part.offset_bytes)?;
+        read(peers, job, &mut chunk, part.offset_bytes)?;
         if !job.transfer.put_chunk(part.first, &chunk)? {
             return Err(Stopped::Gone);
         }
@@ -104,20 +108,20 @@ fn advance(volume: &Volume, peer: Option<&Volume>, job: &FetchJob) -> Result<boo
     Ok(job.transfer.is_complete())
 }
 
-fn plan(volume: &Volume, peer: Option<&Volume>, job: &FetchJob) -> Result<(), Stopped> {
+fn plan(volume: &Volume, peers: &Peers, job: &FetchJob) -> Result<(), Stopped> {
     if volume.begin_from_here(job)? {
         return Ok(());
     }
     let small = job.content.size_bytes <= lockstep_disk::chunk::CHUNK_MIN_BYTES as u64;
     if !small {
-        let manifest = peer.ok_or(Stopped::Offline)?.manifest(job.node, job.content);
-        return match volume.begin(job, manifest.map_err(|_| Stopped::Gone)?)? {
+        let ask = |peer: &Volume| peer.manifest(job.node, job.content).map_err(|_| Stopped::Gone);
+        return match volume.begin(job, ask_peers(peers, ask)?)? {
             true => Ok(()),
             false => Err(Stopped::Gone),
         };
     }
     let mut bytes = vec![0; job.content.size_bytes as usize];
-    read(peer, job, &mut bytes, 0)?;
+    read(peers, job, &mut bytes, 0)?;
     if !volume.begin(job, describe_bytes(&bytes).manifest)? {
         return Err(Stopped::Gone);
     }
@@ -127,9 +131,27 @@ fn plan(volume: &Volume, peer: Option<&Volume>, job: &FetchJob) -> Result<(), St
     }
 }
 
+/// The first answer; that it is gone if all say so.
+fn ask_peers<T>(
+    peers: &Peers,
+    mut ask: impl FnMut(&Volume) -> Result<T, Stopped>,
+) -> Result<T, Stopped> {
+    let mut failed = Stopped::Offline;
+    for peer in peers {
+        match ask(peer) {
+            Err(stopped) => failed = stopped,
+            answer => return answer,
+        }
+    }
+    Err(failed)
+}
+
+fn read(peers: &Peers, job: &FetchJob, buf: &mut [u8], offset: u64) -> Result<(), Stopped> {
+    ask_peers(peers, |peer| read_from(peer, job, buf, offset))
+}
+
 /// What a peer answers when it is asked for bytes.
-fn read(peer: Option<&Volume>, job: &FetchJob, buf: &mut [u8], offset: u64) -> Result<(), Stopped> {
-    let peer = peer.ok_or(Stopped::Offline)?;
+fn read_from(peer: &Volume, job: &FetchJob, buf: &mut [u8], offset: u64) -> Result<(), Stopped> {
     if let Some(bytes) = peer.inline(job.node, job.content) {
         let from = offset as usize;
         buf.copy_from_slice(bytes.get(from..from + buf.len()).ok_or(Stopped::Gone)?);
