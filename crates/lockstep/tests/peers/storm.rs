@@ -142,7 +142,6 @@ fn slow_a_storm_on_both_sides_ends_equal_and_no_file_is_without_its_bytes() {
 }
 
 #[test]
-#[ignore = "3 of 20 storms end with a file that lacks its bytes on the on-demand side"]
 fn slow_a_storm_with_an_on_demand_side_ends_equal_and_no_file_is_without_its_bytes() {
     storms(Pair::on_demand);
 }

@@ -37,6 +37,8 @@ impl VolumePlan {
     pub const POWER: VolumePlan = VolumePlan { power_cuts: true, ..VolumePlan::IN_FLIGHT };
     /// Two whose disks are full for a while.
     pub const FULL: VolumePlan = VolumePlan { full_disks: true, ..VolumePlan::IN_FLIGHT };
+    /// Three that are mostly connected: who has a content is not who is asked first.
+    pub const THREE_IN_FLIGHT: VolumePlan = VolumePlan { hosts: 3, ..VolumePlan::IN_FLIGHT };
     /// Three that have all troubles.
     pub const THREE: VolumePlan = VolumePlan {
         hosts: 3,
@@ -47,13 +49,14 @@ impl VolumePlan {
     };
 
     /// All of them, with their names.
-    pub const ALL: [(&'static str, VolumePlan); 7] = [
+    pub const ALL: [(&'static str, VolumePlan); 8] = [
         ("volumes in flight", VolumePlan::IN_FLIGHT),
         ("volumes one works", VolumePlan::ONE_WORKS),
         ("volumes apart", VolumePlan::APART),
         ("volumes kills", VolumePlan::KILLS),
         ("volumes power", VolumePlan::POWER),
         ("volumes full", VolumePlan::FULL),
+        ("volumes three in flight", VolumePlan::THREE_IN_FLIGHT),
         ("volumes three", VolumePlan::THREE),
     ];
 
