@@ -40,7 +40,7 @@ pub fn decoders() -> Vec<Decoder> {
     stranger.extend([7; 32]);
     let summary = DigestIndex::new((0..300).map(|n| (NodeId(n * 7), u128::from(n))).collect());
     vec![
-        ("batch", vec![samples()], batch),
+        ("batch", vec![samples(), made_below_itself()], batch),
         ("ranges", vec![wire::encode_ranges(&[NodeRange::ALL; 3]).to_vec()], ranges),
         (
             "summary",
@@ -165,21 +165,35 @@ fn asked() -> proto::ReadRequest {
     proto::ReadRequest { content: Some(wire::encode_content(content(9))), ..Default::default() }
 }
 
+fn create(node: NodeId, parent: NodeId, name: EntryName, body: Body) -> Op {
+    let (times, perm, at) = (Times::default(), Perm::default(), Timespec::default());
+    Op::Create { node, parent, name, body, perm, times, xattrs: Vec::new(), at }
+}
+
+/// Found by fuzzing: directories that are made again, below themselves.
+fn made_below_itself() -> Vec<u8> {
+    let (dir, sub) = (NodeId::new(Slot(1), 2), NodeId::new(Slot(1), 3));
+    let name = |name: &str| EntryName::new(name.as_bytes()).expect("a name");
+    encoded(vec![
+        create(dir, NodeId::ROOT, name("dir"), Body::Dir),
+        create(dir, dir, name("itself"), Body::Dir),
+        create(sub, dir, name("sub"), Body::Dir),
+        create(dir, sub, name("dir"), Body::Dir),
+        Op::Rename {
+            node: sub,
+            from: (dir, name("sub")),
+            to: (dir, name("other")),
+            target: RenameTarget::Free,
+            at: Timespec::default(),
+        },
+    ])
+}
+
 /// A batch with something of everything.
 fn samples() -> Vec<u8> {
     let (dir, file) = (NodeId::new(Slot(1), 2), NodeId::new(Slot(1), 3));
     let name = |name: &str| EntryName::new(name.as_bytes()).expect("a name");
     let (at, times, perm) = (Timespec::default(), Times::default(), Perm::default());
-    let create = |node, parent, name, body| Op::Create {
-        node,
-        parent,
-        name,
-        body,
-        perm,
-        times,
-        xattrs: Vec::new(),
-        at,
-    };
     let seen = Version { lamport: 2, slot: Slot(1) };
     let mut known = Seen::default();
     known.applied(seen, Some(file));
@@ -220,6 +234,10 @@ fn samples() -> Vec<u8> {
         Op::Exchange(Exchange::Gone(file)),
         Op::Exchange(Exchange::End),
     ];
+    encoded(ops.into())
+}
+
+fn encoded(ops: Vec<Op>) -> Vec<u8> {
     let notification = |(number, op)| Notification {
         change: Change {
             seq: Sequence(number),

@@ -19,12 +19,12 @@ const RUNNING: &str = "running";
 /// Clocks of disks are coarse, and clocks of machines are set back a little.
 const CLOCK_SLACK_SECS: i64 = 60;
 
-/// What was synced when the last run ended.
+/// Which bytes below may not be those that were written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Doubt {
-    /// Everything, or nothing was lost that had not been.
+    /// All are: the power was not cut.
     None,
-    /// What was changed before this time; what was changed since may have lost its bytes.
+    /// Those of what was changed since this time, when everything was synced.
     Since(Timespec),
 }
 

@@ -105,7 +105,8 @@ impl Tree {
         if let Some(node) = self.nodes.get_mut(&id) {
             let dir = node.dir().is_some();
             node.claims_mut().give(parent, name, version, dir);
-            self.reconcile(id, None);
+            // A hostile peer may make a directory again, below itself.
+            self.reconcile_move(id, None);
         }
     }
 
