@@ -173,16 +173,21 @@ impl Replica {
         if let Op::Link { node, .. } = op {
             return self.settle_kept_name(*node);
         }
-        let (left, moved) = match op {
-            Op::Unlink { node, parent, .. } => (*parent, *node),
-            Op::Rename { node, from, .. } => (from.0, *node),
+        let (left, moved, other) = match op {
+            Op::Unlink { node, parent, .. } => (*parent, *node, None),
+            Op::Rename { node, from, target: RenameTarget::Exchanged { node: other }, .. } => {
+                (from.0, *node, Some(*other))
+            }
+            Op::Rename { node, from, .. } => (from.0, *node, None),
             _ => return,
         };
-        let is_dir = self.tree.node(moved).is_some_and(|node| node.dir().is_some());
+        let is_dir = |id: NodeId| self.tree.node(id).is_some_and(|node| node.dir().is_some());
+        let moves_dir = is_dir(moved) || other.is_some_and(is_dir);
         let mut unsettled: BTreeSet<NodeId> = BTreeSet::new();
         unsettled.extend(Some(left).filter(|dir| self.tree.is_held_by_entries(*dir)));
-        unsettled.extend(self.tree.displaced().filter(|_| is_dir));
-        for dir in unsettled.into_iter().filter(|dir| *dir != moved) {
+        unsettled.extend(self.tree.displaced().filter(|_| moves_dir));
+        // Two are exchanged in one step only where both stand for good.
+        for dir in unsettled.into_iter().filter(|dir| *dir != moved || other.is_some()) {
             self.settle_place(dir);
         }
     }

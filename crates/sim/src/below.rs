@@ -16,6 +16,14 @@ pub struct Inode {
     pub content: Option<ContentRef>,
 }
 
+/// Marks the number of what a scan has not taken for a node yet.
+const UNKNOWN: u64 = 1 << 63;
+
+/// The node that stood there when it was written down last.
+pub fn was(found: NodeId) -> NodeId {
+    NodeId(found.0 & !UNKNOWN)
+}
+
 /// Paths and the nodes under them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Below {
@@ -56,19 +64,35 @@ impl Below {
         self.inodes.insert(node, Inode { kind: Kind::File, content: Some(content) });
     }
 
+    /// A scan begins: what stands under a name is not known yet, only the number it was written
+    /// down with, which a node of the tree may have by now that is something else.
+    pub fn forget_nodes(&mut self) {
+        for id in self.names.values_mut() {
+            let unknown = NodeId(id.0 | UNKNOWN);
+            if let Some(inode) = self.inodes.remove(id) {
+                self.inodes.insert(unknown, inode);
+            }
+            *id = unknown;
+        }
+    }
+
     /// The scan takes what stands at `path` for `node`.
     pub fn adopt(&mut self, path: &Path, node: NodeId) {
-        if let Some(old) = self.names.insert(path.to_owned(), node)
-            && let Some(inode) = self.inodes.get(&old).cloned()
-        {
-            self.inodes.insert(node, inode);
-        }
+        let Some(old) = self.names.insert(path.to_owned(), node).filter(|old| *old != node) else {
+            return;
+        };
+        let is_done = !self.names.values().any(|id| *id == old);
+        let inode = match is_done && old.0 & UNKNOWN != 0 {
+            true => self.inodes.remove(&old),
+            false => self.inodes.get(&old).cloned(),
+        };
+        self.inodes.extend(inode.map(|inode| (node, inode)));
     }
 
     /// Whether what `effect` moves is there: a crash may have come after it was moved.
     pub fn can_move(&self, effect: &Effect) -> bool {
         match effect {
-            Effect::Moved { node, from_path, .. } => self.names.get(from_path) == Some(node),
+            Effect::Moved { node, from_path, .. } => self.must_hold(from_path, *node).is_ok(),
             _ => true,
         }
     }
@@ -220,7 +244,7 @@ impl Below {
 
     fn must_hold(&self, path: &Path, node: NodeId) -> Result<(), String> {
         match self.names.get(path) {
-            Some(held) if *held == node => Ok(()),
+            Some(held) if was(*held) == node => Ok(()),
             held => Err(format!("{} holds {held:?}, not {node}", path.display())),
         }
     }

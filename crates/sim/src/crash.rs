@@ -35,7 +35,6 @@ impl World<'_> {
         let before = self.contents();
         let (kind, draws) = (self.rng.below(3), [self.rng.bits(), self.rng.bits()]);
         let side = &mut self.sides[who];
-        let overwritten = side.overwritten();
         let result = match kind {
             0 => {
                 (self.trace)(format_args!("{who} loses its state"));
@@ -54,8 +53,7 @@ impl World<'_> {
         self.restarted(who);
         // What was in no other place went with the power, or had been written over.
         let left = self.contents();
-        let gone = before.difference(&left).copied().chain(overwritten);
-        self.sides[who].given_up.extend(gone.collect::<Vec<_>>());
+        self.sides[who].given_up.extend(before.difference(&left));
         self.forget_unheard(who);
         Ok(())
     }
@@ -65,7 +63,12 @@ impl World<'_> {
         let slot = self.sides[who].slot;
         let sides = &self.sides;
         let is_made = |made: &Made| {
-            let is_known = |side: &Side| side.replica.has_seen(made.change.version);
+            // What was found in a directory has no time of its own: it came with its node.
+            let stands = |side: &Side| side.replica.tree.node(made.change.op.node()).is_some();
+            let is_known = |side: &Side| match made.change.version.lamport {
+                0 => stands(side),
+                _ => side.replica.has_seen(made.change.version),
+            };
             made.change.version.slot != slot || sides.iter().any(is_known)
         };
         let (made, unmade) = std::mem::take(&mut self.made).into_iter().partition(is_made);

@@ -1,7 +1,7 @@
 //! What a volume does at its start: the disk and the written state are compared, and what differs
 //! comes in as local changes (`crates/vfs/src/scan.rs`).
 
-use crate::below::Inode;
+use crate::below::{Inode, was};
 use crate::side::Side;
 use lockstep_core::change::Body;
 use lockstep_core::{EntryName, Kind, NodeId, Op, Perm, Times, Timespec};
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 impl Side {
     /// Takes in what is on disk and not in the tree, and the reverse.
     pub fn scan(&mut self, at: Timespec) -> Result<(), String> {
+        self.below.forget_nodes();
         let mut linked = BTreeMap::new();
         let mut dirs = vec![(NodeId::ROOT, PathBuf::new())];
         while let Some((dir, path)) = dirs.pop() {
@@ -157,6 +158,7 @@ impl Side {
             self.below.drop_placeholder(path);
             return None;
         }
+        let disk_node = was(disk_node);
         let known = linked.get(&disk_node).copied();
         let known = known.or(Some(disk_node).filter(|node| self.stands_with(*node, &inode)));
         if let Some(node) = known.filter(|_| inode.kind == Kind::File) {

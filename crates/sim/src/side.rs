@@ -56,8 +56,6 @@ pub struct Side {
     unsynced: Vec<Image>,
     /// A copy of the state that somebody made.
     backup: Option<Image>,
-    /// Contents written over since the last commit.
-    overwritten: Vec<ContentHash>,
 }
 
 impl Side {
@@ -79,7 +77,6 @@ impl Side {
             runs: 0,
             unsynced: Vec::new(),
             backup: None,
-            overwritten: Vec::new(),
         };
         side.begin_run(0);
         side.introduce();
@@ -102,10 +99,6 @@ impl Side {
     pub fn local(&mut self, op: Op) -> Result<(), String> {
         self.below.make(&op, &self.replica.tree).map_err(|why| format!("{op:?}: {why}"))?;
         self.keep_bytes(&op);
-        if let Op::Content { node, .. } = &op {
-            let file = self.replica.tree.node(*node).and_then(|n| n.file());
-            self.overwritten.extend(file.map(|file| file.content.hash));
-        }
         let after = self.applied();
         let told = format!("{op:?}");
         let before = self.replica.lamport();
@@ -139,9 +132,16 @@ impl Side {
         }
     }
 
+    /// Bytes that go stay for peers, and are given up.
     fn keep_bytes(&mut self, op: &Op) {
         use lockstep_core::change::RenameTarget;
+        let file = |id: NodeId| self.replica.tree.node(id).and_then(|n| n.file());
         let going = match op {
+            // Known by who wrote over it, also if it was found on disk and is in no log.
+            Op::Content { node, .. } => {
+                let over = file(*node).filter(|file| file.resident).map(|file| file.content.hash);
+                return self.given_up.extend(over);
+            }
             Op::Unlink { node, .. } => *node,
             Op::Rename { target: RenameTarget::Replaced { node, .. }, .. } => *node,
             _ => return,
@@ -244,7 +244,6 @@ impl Side {
         self.committed.counters = drained.counters;
         self.replica.log.append(made.iter().map(|m| m.change.clone()));
         self.seen.clear();
-        self.overwritten.clear();
         self.unsynced.push(Image { below: self.below.clone(), ..self.committed.clone() });
         made
     }
@@ -337,6 +336,8 @@ impl Side {
         let image = self.synced.clone();
         self.below = image.below.clone();
         self.committed = image.clone();
+        // What was written over or removed meanwhile never was.
+        self.given_up.retain(|content| !self.below.contents().any(|here| here == *content));
         self.start(image, now_ms)
     }
 
@@ -378,11 +379,6 @@ impl Side {
         self.unsynced.clear();
         self.synced = Image { below: self.below.clone(), ..image.clone() };
         self.start(image, now_ms)
-    }
-
-    /// Contents that a user has written over and nobody may have heard of it.
-    pub fn overwritten(&mut self) -> Vec<ContentHash> {
-        std::mem::take(&mut self.overwritten)
     }
 
     /// Every content that is here.

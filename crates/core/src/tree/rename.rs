@@ -84,13 +84,14 @@ impl Tree {
 
     /// Swaps two names: in one step if both stand as the author saw them.
     fn exchange(&mut self, (a, a_at): (NodeId, &At), (b, b_at): (NodeId, &At), version: Version) {
+        let is_dir = |id: NodeId| self.nodes.get(&id).is_some_and(|node| node.dir().is_some());
         let plain = self.is_plain(a, a_at, version)
             && self.is_plain(b, b_at, version)
             && !self.has_name(a, b_at.0, &b_at.1)
             && !self.has_name(b, a_at.0, &a_at.1)
             && !self.is_within(a_at.0, b)
             && !self.is_within(b_at.0, a)
-            && self.displaced.is_empty();
+            && (self.displaced.is_empty() || !is_dir(a) && !is_dir(b));
         self.move_claim(a, a_at, b_at, version);
         self.move_claim(b, b_at, a_at, version);
         let takes = |tree: &Tree, id, at: &At| {
