@@ -88,6 +88,10 @@ impl Replica {
         self.counters.lamport += 1;
         let versions: &mut Spans = self.counters.seen.versions.entry(self.slot).or_default();
         versions.add(self.started.1, self.counters.lamport);
+        if self.counters.lost {
+            // What this run finds is in no log: whoever has the log of an earlier one lacks it.
+            self.jump(self.counters.last.next());
+        }
     }
 
     /// The state was lost: nothing is known of what this replica numbered before.

@@ -7,7 +7,7 @@ use crate::ids::{NodeId, Version};
 use std::collections::BTreeMap;
 
 impl Tree {
-    /// `old` becomes `new`, its registers older than any of a peer's.
+    /// `old` becomes `new`, its names and registers older than any of a peer's.
     pub(crate) fn adopt(&mut self, old: NodeId, new: NodeId) {
         let Some(mut node) = self.nodes.remove(&old) else { return };
         forget_versions(&mut node);
@@ -27,6 +27,19 @@ impl Tree {
         self.touched.extend([old, new]);
         self.remembering.remove(&old);
         self.rename_in_shadows(old, new);
+        self.yield_names(new);
+    }
+
+    /// The names of `id` have become older: what waits for one of them may be newer now.
+    fn yield_names(&mut self, id: NodeId) {
+        for link in self.nodes.get(&id).map(|node| node.links.clone()).unwrap_or_default() {
+            let place = Place { dir: link.parent, name: link.name };
+            for other in self.shadows.get(&place).cloned().unwrap_or_default() {
+                if let Some(index) = self.link_index(other, place.dir, &place.name) {
+                    self.contend_again(other, index);
+                }
+            }
+        }
     }
 
     fn move_children(&mut self, mut children: Vec<NodeId>, old: NodeId, new: NodeId) {

@@ -192,3 +192,29 @@ impl Node {
         self.compact_claims();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Slot;
+
+    #[test]
+    fn of_names_that_each_saw_taken_both_keep_the_one_given_last() {
+        let version = |lamport, slot| Version { lamport, slot: Slot(slot) };
+        let name = |text: &str| EntryName::new(text.as_bytes()).expect("valid");
+        let (first, last) = (version(5, 1), version(6, 2));
+        let shown = [(NodeId::ROOT, name("one"), first), (NodeId::ROOT, name("two"), last)];
+        for order in [[0, 1], [1, 0]] {
+            let mut claims = Claims::default();
+            for at in order {
+                claims.give(NodeId::ROOT, &shown[at].1, shown[at].2, false);
+                claims.take(NodeId::ROOT, &shown[at].1, version(9, 1), false);
+            }
+            assert!(!claims.names.iter().any(Claim::stands));
+            claims.keep_one(order.iter().map(|at| shown[*at].clone()));
+            let standing: Vec<&EntryName> =
+                claims.names.iter().filter(|c| c.stands()).map(|c| &c.name).collect();
+            assert_eq!(standing, [&name("two")]);
+        }
+    }
+}
