@@ -24,8 +24,15 @@ pub(crate) const PROGRESS: &str = "begun";
 /// The file at [`PROGRESS`], once there is one.
 pub(crate) type Progress = Mutex<Option<Arc<dyn DiskFile>>>;
 
-/// Contents that changes made up for named, by file.
-pub(crate) type Redone = HashMap<NodeId, Vec<(ContentRef, Version)>>;
+/// What changes did that are made up for.
+#[derive(Default)]
+pub(crate) struct Redone {
+    /// Contents that they named, by file.
+    contents: HashMap<NodeId, Vec<(ContentRef, Version)>>,
+    /// What the last of them was to make and cannot yet: a directory was moved here, which the state
+    /// does not know yet either.
+    pub unmade: Vec<NodeId>,
+}
 
 impl Volume {
     /// `changes` of `peer` are about to be applied.
@@ -63,7 +70,7 @@ impl Volume {
     /// Makes up for changes that were begun and not written down. All but the last are done below;
     /// of the last, what is missing is done now.
     pub(crate) fn redo(&self) -> io::Result<Redone> {
-        let mut redone = Redone::new();
+        let mut redone = Redone::default();
         let Some((peer, last)) = self.progress_made()? else { return Ok(redone) };
         let record = format!("{RECORD_PREFIX}{:04x}", peer.0);
         let records = self.db.records(&record).map_err(io::Error::other)?;
@@ -79,10 +86,22 @@ impl Volume {
             let Ok(effects) = state.replica.apply_remote(peer, change) else { continue };
             let consequences = state.replica.take_consequences();
             if let Some(content) = change.op.content() {
-                redone.entry(change.op.node()).or_default().push((content, change.version));
+                redone
+                    .contents
+                    .entry(change.op.node())
+                    .or_default()
+                    .push((content, change.version));
             }
             for effect in effects.into_iter().chain(consequences) {
-                self.redo_effect(&mut state, &effect, change.seq == last)?;
+                match self.redo_effect(&mut state, &effect, change.seq == last) {
+                    // What the state does not know yet moved the place away.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        if let Effect::Made { node, .. } = effect {
+                            redone.unmade.push(node);
+                        }
+                    }
+                    done => done?,
+                }
             }
         }
         tracing::debug!(?peer, ?last, "changes that were begun are made up for");
@@ -101,6 +120,17 @@ impl Volume {
         let word = |at: usize| u64::from_le_bytes(words[at..at + 8].try_into().expect("8 bytes"));
         let slot = u16::try_from(word(0)).unwrap_or_default();
         Ok(Some((Slot(slot), Sequence(word(8)))))
+    }
+
+    /// Makes below what the last change was to make, once it is known where.
+    pub(crate) fn make_up(&self, state: &mut State, unmade: &[NodeId]) -> io::Result<()> {
+        for node in unmade {
+            let Some(path) = state.replica.tree.path(*node) else { continue };
+            if self.disk.stat(&path).is_err() {
+                self.make_below(state, *node, &path)?;
+            }
+        }
+        Ok(())
     }
 
     fn redo_effect(&self, state: &mut State, effect: &Effect, last: bool) -> io::Result<()> {
@@ -136,7 +166,7 @@ impl State {
             self.wanted.remove(&node);
             return true;
         }
-        let earlier = redone.get(&node).into_iter().flatten().find(|(c, _)| *c == found);
+        let earlier = redone.contents.get(&node).into_iter().flatten().find(|(c, _)| *c == found);
         let Some((content, version)) = earlier.copied() else { return false };
         let coming =
             lockstep_core::tree::Incoming { content: wanted, version: awaited, times, perm };

@@ -89,7 +89,12 @@ impl Volume {
         }
     }
 
-    fn make_below(&self, state: &mut State, node: NodeId, path: &Path) -> io::Result<()> {
+    pub(crate) fn make_below(
+        &self,
+        state: &mut State,
+        node: NodeId,
+        path: &Path,
+    ) -> io::Result<()> {
         let Some(stands) = state.replica.tree.node(node) else { return Ok(()) };
         let mode = self.backing_mode(stands.perm, stands.kind());
         let absent = stands.file().is_some_and(|file| !file.resident);

@@ -12,7 +12,7 @@ use lockstep_core::change::Body;
 use lockstep_core::tree::{Node, NodeBody};
 use lockstep_core::{EntryName, Kind, Manifest, NodeId, Op, Perm, Replica, Times, Version};
 use lockstep_disk::{BackingStat, FileType, describe};
-use moved::Moved;
+use moved::{Listing, Moved};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
@@ -78,11 +78,14 @@ impl Volume {
         };
         let mut dirs = vec![(NodeId::ROOT, PathBuf::new())];
         while let Some((dir, path)) = dirs.pop() {
+            // What has followed since may have moved it.
+            let path = state.replica.tree.path(dir).unwrap_or(path);
             scan.directory(&mut state, dir, &path, &mut dirs)?;
         }
         scan.remove_vanished(&mut state);
+        let unmade = std::mem::take(&mut scan.redone.unmade);
         self.follow_up(&mut state);
-        Ok(())
+        self.make_up(&mut state, &unmade)
     }
 }
 
@@ -94,9 +97,9 @@ impl Scan<'_> {
         path: &Path,
         dirs: &mut Vec<(NodeId, PathBuf)>,
     ) -> io::Result<()> {
-        let mut below = self.moved.listing(path);
+        let mut below = self.moved.listing(&*self.volume.disk, path)?;
         for (name, node) in entries(state, dir) {
-            if below.contains_key(name.as_bytes()) {
+            if below.contains_key(name.as_bytes()) || self.redone.unmade.contains(&node) {
                 continue;
             }
             let is_dir = state.replica.tree.node(node).is_some_and(|n| n.dir().is_some());
@@ -105,30 +108,65 @@ impl Scan<'_> {
                 false => self.gone(state, dir, &name, node),
             }
         }
-        // A name that is gone may go to another file.
-        if !self.volume.follow_up(state).is_empty() {
-            below = self.volume.disk.read_dir(path)?.into_iter().collect();
+        let mut found = None;
+        while found.is_none() {
+            if self.has_followed(state) {
+                below = self.moved.listing(&*self.volume.disk, path)?;
+            }
+            found = self.entries_below(state, dir, path, &below)?;
         }
+        dirs.extend(found.into_iter().flatten());
+        Ok(())
+    }
+
+    /// A name that is gone may go to another file, which is moved there at once: what stands there
+    /// below is moved beside. Whether anything was moved.
+    fn has_followed(&mut self, state: &mut State) -> bool {
+        let moved = !self.volume.follow_up(state).is_empty();
+        if moved {
+            self.moved.forget_listings();
+        }
+        moved
+    }
+
+    /// Takes in what stands in `dir` below; its directories, or `None` if something was moved
+    /// meanwhile.
+    fn entries_below(
+        &mut self,
+        state: &mut State,
+        dir: NodeId,
+        path: &Path,
+        below: &Listing,
+    ) -> io::Result<Option<Vec<(NodeId, PathBuf)>>> {
         let mut names: Vec<&Vec<u8>> = below.keys().collect();
         names.sort_unstable();
+        let mut dirs = Vec::new();
         for name in names {
             let at = path.join(OsStr::from_bytes(name));
             let stat = &below[name];
             let Ok(entry) = EntryName::new(name) else { continue };
-            let node = match self.settle_name(state, dir, &entry, &at, stat) {
-                Some(node) if self.is_of_another(state, node, &at)? => {
-                    self.gone(state, dir, &entry, node);
-                    self.found(state, dir, name, &at, stat)?
+            let mut node = self.settle_name(state, dir, &entry, &at, stat);
+            if let Some(other) = node
+                && self.is_of_another(state, other, &at)?
+            {
+                self.gone(state, dir, &entry, other);
+                node = None;
+            }
+            if let Some(known) = node {
+                node = self.known(state, known, &at, stat)?;
+            }
+            if node.is_none() {
+                if self.has_followed(state) {
+                    return Ok(None);
                 }
-                Some(node) => self.known(state, node, &at, stat)?,
-                None => self.found(state, dir, name, &at, stat)?,
-            };
+                node = self.found(state, dir, name, &at, stat)?;
+            }
             self.placed.extend(node);
             if let Some(node) = node.filter(|_| stat.file_type == FileType::Dir) {
                 dirs.push((node, at));
             }
         }
-        Ok(())
+        Ok(Some(dirs))
     }
 
     /// A name the state knows is not below any more.
@@ -143,7 +181,8 @@ impl Scan<'_> {
         state.wanted.remove(&node);
     }
 
-    /// A name both know: its content and attributes may have changed.
+    /// A name both know: its content and attributes may have changed. `None` if it is another node
+    /// by now.
     fn known(
         &mut self,
         state: &mut State,
@@ -178,7 +217,7 @@ impl Scan<'_> {
             let name = EntryName::new(name.map_or(&b""[..], |n| n.as_bytes()));
             if let Ok(name) = name {
                 self.gone(state, parent, &name, node);
-                return self.found(state, parent, name.as_bytes(), path, stat);
+                return Ok(None);
             }
         }
         self.perm_changed(state, node, stat);
@@ -216,7 +255,8 @@ impl Scan<'_> {
     }
 
     /// Attributes that were set behind the volume's back, or just before a crash. One that is
-    /// missing below was not removed by anybody: new content below starts without.
+    /// missing below was not removed by anybody, for new content below starts without: it is put
+    /// there.
     fn xattrs_changed(
         &self,
         state: &mut State,
@@ -224,7 +264,17 @@ impl Scan<'_> {
         path: &Path,
         stat: &BackingStat,
     ) -> io::Result<()> {
-        for (name, value) in self.xattrs(path, stat)? {
+        let found = self.xattrs(path, stat)?;
+        let Some(stands) = state.replica.tree.node(node) else { return Ok(()) };
+        let is_below = |name: &Vec<u8>| found.iter().any(|(below, _)| below == name);
+        if matches!(stat.file_type, FileType::File | FileType::Dir) {
+            for (name, (_, value)) in stands.xattrs.iter().filter(|(name, _)| !is_below(name)) {
+                if value.is_some() {
+                    self.volume.dress_xattr(path, stands, name)?;
+                }
+            }
+        }
+        for (name, value) in found {
             let known = state.replica.tree.node(node).and_then(|n| n.xattrs.get(&name));
             if known.and_then(|(_, known)| known.as_ref()) != Some(&value) {
                 let (value, ctime) = (Some(value), stat.ctime);

@@ -53,9 +53,17 @@ impl Moved {
         Ok(moved)
     }
 
-    /// What was found in the directory at `path`.
-    pub(super) fn listing(&mut self, path: &Path) -> Listing {
-        self.listings.remove(path).unwrap_or_default()
+    /// What stands in the directory at `path`.
+    pub(super) fn listing(&mut self, disk: &dyn Disk, path: &Path) -> io::Result<Listing> {
+        match self.listings.remove(path) {
+            Some(listing) => Ok(listing),
+            None => Ok(disk.read_dir(path)?.into_iter().collect()),
+        }
+    }
+
+    /// What was found in directories may not be there any more.
+    pub(super) fn forget_listings(&mut self) {
+        self.listings.clear();
     }
 
     /// The node that stands below at a place with `stat`, if it is known by its inode.
@@ -149,7 +157,7 @@ impl Scan<'_> {
         });
         let target = match (goes_back, standing) {
             (Some(node), _) => RenameTarget::Exchanged { node },
-            (None, Some(other)) => self.clear_name(state, other, dir, name),
+            (None, Some(other)) => self.clear_name(state, node, other, dir, name),
             (None, None) => RenameTarget::Free,
         };
         tracing::debug!(%node, "moved while the volume was closed");
@@ -158,18 +166,24 @@ impl Scan<'_> {
         state.replica.local(Op::Rename { node, from, to, target, at });
     }
 
-    /// What stood where something was moved to: replaced, if it is nowhere else.
+    /// What stood where `node` was moved to: replaced, if it is nowhere else. No rename puts a
+    /// directory in the place of a file: that was removed before.
     fn clear_name(
         &mut self,
         state: &mut State,
+        node: NodeId,
         other: NodeId,
         dir: NodeId,
         name: &EntryName,
     ) -> RenameTarget {
         let is_elsewhere = self.moved.place(state, &*self.volume.disk, other).is_some();
-        let is_dir = state.replica.tree.node(other).is_some_and(|n| n.dir().is_some());
-        if is_elsewhere || is_dir {
+        let is_dir = |id: NodeId| state.replica.tree.node(id).is_some_and(|n| n.dir().is_some());
+        if is_elsewhere || is_dir(other) {
             self.make_way(state, other, dir, name);
+            return RenameTarget::Free;
+        }
+        if is_dir(node) {
+            self.gone(state, dir, name, other);
             return RenameTarget::Free;
         }
         state.wanted.remove(&other);
