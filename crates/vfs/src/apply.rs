@@ -202,7 +202,7 @@ impl Volume {
         let file = |id: NodeId| named(id).and_then(|n| n.file());
         let absent = file(*node)
             .and_then(|f| f.wanted())
-            .is_some_and(|(_, version)| state.gone.get(node) != Some(&version));
+            .is_some_and(|(_, version)| state.gone_since(*node, version).is_none());
         let replaces_bytes = file(*old).is_some_and(|f| f.resident && f.live_size_bytes > 0);
         (absent && replaces_bytes).then_some(*node)
     }

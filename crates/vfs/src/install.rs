@@ -86,7 +86,9 @@ impl Volume {
     /// nothing waits for it any more.
     pub fn content_gone(&self, job: &FetchJob) {
         let mut state = self.write_state();
-        state.gone.insert(job.node, job.version);
+        if state.gone_since(job.node, job.version).is_none() {
+            state.gone.insert(job.node, (job.version, self.now().secs.max(0) as u64));
+        }
         self.give_up_lost(&mut state, job);
         drop(state);
         self.transfers.progressed();
@@ -364,7 +366,7 @@ impl Volume {
                         .map_or_else(|| self.open_below(&state, open.node), |f| Ok(Some(f)))?;
                     return file.map(Waited::Resident).ok_or(Errno::Stale);
                 };
-                if stands.is_unlinked() && state.gone.get(&open.node) == Some(&wanted.1) {
+                if stands.is_unlinked() && state.gone_since(open.node, wanted.1).is_some() {
                     return Err(Errno::Stale);
                 }
                 wanted

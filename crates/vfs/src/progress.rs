@@ -61,11 +61,15 @@ impl Volume {
         state.lacking().next().is_none() && state.effects.is_empty()
     }
 
-    /// Paths of the files whose content is to come here and that a peer, asked last, did not have.
-    pub fn without_bytes(&self) -> Vec<std::path::PathBuf> {
+    /// Paths of the files whose content is to come here and that a peer, asked last, did not have;
+    /// since when, in seconds since 1970.
+    pub fn without_bytes(&self) -> Vec<(std::path::PathBuf, u64)> {
         let state = self.read_state();
-        let gone = state.lacking().filter(|(id, _, version)| state.gone.get(id) == Some(version));
-        gone.filter_map(|(id, ..)| state.replica.tree.path(id)).collect()
+        let gone = |(id, _, version)| {
+            let since = state.gone_since(id, version)?;
+            Some((state.replica.tree.path(id)?, since))
+        };
+        state.lacking().filter_map(gone).collect()
     }
 
     /// Nothing will be announced or waited for any more.

@@ -130,6 +130,11 @@ impl State {
         due
     }
 
+    /// Since when no peer has had the content `version` of `node`, in seconds since 1970.
+    pub(crate) fn gone_since(&self, node: NodeId, version: Version) -> Option<u64> {
+        self.gone.get(&node).filter(|(gone, _)| *gone == version).map(|(_, since)| *since)
+    }
+
     /// The files that have a name and whose content is to come here, with that content.
     pub(crate) fn lacking(&self) -> impl Iterator<Item = (NodeId, ContentRef, Version)> {
         self.wanted.iter().filter_map(|id| {

@@ -34,7 +34,7 @@ impl Volume {
         let Some(stands) = tree.node_mut(node) else { return Ok(false) };
         let (times, perm, names) = (stands.times, stands.perm, stands.links.len());
         let Some(file) = stands.file_mut() else { return Ok(false) };
-        let gone = state.gone.get(&node) == Some(&file.version);
+        let gone = state.gone.get(&node).is_some_and(|(gone, _)| *gone == file.version);
         if names > 1
             || file.resident
             || file.incoming.is_some()

@@ -122,8 +122,9 @@ pub(crate) struct State {
     pub wanted: BTreeSet<NodeId>,
     /// Which contents are to be here.
     pub residency: Residency,
-    /// Contents that no peer has any more: their successors are on the way.
-    pub gone: HashMap<NodeId, lockstep_core::Version>,
+    /// Contents that no peer has any more, and since when, in seconds since 1970: their successors
+    /// are on the way.
+    pub gone: HashMap<NodeId, (lockstep_core::Version, u64)>,
     /// Files that the kernel reads and writes by itself.
     pub passed: crate::passed::PassedFiles,
     /// Files that the log waits for, a moment at most.

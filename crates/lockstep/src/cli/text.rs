@@ -83,6 +83,13 @@ pub fn status(answer: &Value) -> String {
         if conflicts > 0 {
             let _ = writeln!(out, "  conflicts: {conflicts}; `lockstep conflicts` shows them");
         }
+        let since = volume["without_content_since"].as_array().into_iter().flatten();
+        let without = volume["without_content"].as_array().into_iter().flatten();
+        for (path, since) in without.zip(since) {
+            let (path, since) =
+                (path.as_str().unwrap_or_default(), since.as_i64().unwrap_or_default());
+            let _ = writeln!(out, "  without content since {}: {path}", moment(since));
+        }
         for problem in volume["problems"].as_array().into_iter().flatten() {
             let _ = writeln!(out, "  problem: {}", problem.as_str().unwrap_or_default());
         }

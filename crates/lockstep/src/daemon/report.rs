@@ -38,6 +38,9 @@ fn one(daemon: &Daemon, volume: &Hosted) -> Value {
     let PumpStatus { peers, pending_changes, pending_bytes, problems: pumps, notices, counters } =
         status.unwrap_or_else(|| absent(&record.peers));
     problems.extend(pumps);
+    let without = volume.pump().map(|pump| pump.volume().without_bytes());
+    let (without_content, since): (Vec<_>, Vec<_>) =
+        without.clone().unwrap_or_default().into_iter().unzip();
     json!({
         "name": record.name,
         "id": record.id.to_string(),
@@ -54,7 +57,8 @@ fn one(daemon: &Daemon, volume: &Hosted) -> Value {
         "pending_bytes": pending_bytes,
         "problems": problems,
         "notices": notices,
-        "without_content": volume.pump().map(|pump| pump.volume().without_bytes()),
+        "without_content": without.as_ref().map(|_| without_content),
+        "without_content_since": without.as_ref().map(|_| since),
         "conflicts": volume.pump().map(|pump| pump.volume().conflicts().len()),
         "verify": volume.pump().map(|pump| checks(&pump)),
         "trash": volume.pump().map(|pump| trash(&pump)),

@@ -122,7 +122,7 @@ impl Pump {
         let paths = self.volume.without_bytes();
         match paths.first() {
             None => String::new(),
-            Some(first) => format!(
+            Some((first, _)) => format!(
                 "; no peer has that of {} of them, {first:?} for one: write it anew or remove it",
                 paths.len()
             ),

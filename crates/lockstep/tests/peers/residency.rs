@@ -160,6 +160,8 @@ fn two_peers_that_evict_at_the_same_moment_never_lose_the_bytes() {
 #[test]
 fn a_file_whose_bytes_nobody_has_is_named_and_its_removal_ends_it() {
     let Some(pair) = Pair::on_demand() else { return };
+    let began =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     fs::write(pair.a.at("f"), noise(1, MIB)).unwrap();
     pair.wait();
     pair.a.stop();
@@ -170,6 +172,11 @@ fn a_file_whose_bytes_nobody_has_is_named_and_its_removal_ends_it() {
     eventually("a names the file", SOON, || {
         pair.a.volume()["without_content"] == serde_json::json!(["g"])
     });
+    let since = pair.a.volume()["without_content_since"][0].as_u64().unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!((began..=now).contains(&since), "{since} is not from {began} to {now}");
+    let told = pair.a.run(&["status"]);
+    assert!(told.stdout.contains("without content since 20") && told.stdout.contains(": g\n"));
     let waited = pair.a.run(&["wait", "--timeout", "1"]);
     assert!(waited.code == Some(1) && waited.stderr.contains("\"g\" for one"), "{waited:?}");
     fs::remove_file(pair.b.at("g")).unwrap();
