@@ -123,14 +123,15 @@ impl Volume {
     }
 
     /// Makes below what the last change was to make, once it is known where.
-    pub(crate) fn make_up(&self, state: &mut State, unmade: &[NodeId]) -> io::Result<()> {
+    pub(crate) fn make_up(&self, state: &mut State, unmade: &[NodeId]) {
         for node in unmade {
             let Some(path) = state.replica.tree.path(*node) else { continue };
-            if self.disk.stat(&path).is_err() {
-                self.make_below(state, *node, &path)?;
+            if self.disk.stat(&path).is_err()
+                && let Err(error) = self.make_below(state, *node, &path)
+            {
+                tracing::warn!(%node, %error, "what a peer made cannot be put on the disk");
             }
         }
-        Ok(())
     }
 
     fn redo_effect(&self, state: &mut State, effect: &Effect, last: bool) -> io::Result<()> {

@@ -78,14 +78,16 @@ impl Volume {
         };
         let mut dirs = vec![(NodeId::ROOT, PathBuf::new())];
         while let Some((dir, path)) = dirs.pop() {
-            // What has followed since may have moved it.
+            // What follows from what was found may move it.
+            scan.has_followed(&mut state);
             let path = state.replica.tree.path(dir).unwrap_or(path);
             scan.directory(&mut state, dir, &path, &mut dirs)?;
         }
         scan.remove_vanished(&mut state);
         let unmade = std::mem::take(&mut scan.redone.unmade);
         self.follow_up(&mut state);
-        self.make_up(&mut state, &unmade)
+        self.make_up(&mut state, &unmade);
+        Ok(())
     }
 }
 
@@ -108,14 +110,17 @@ impl Scan<'_> {
                 false => self.gone(state, dir, &name, node),
             }
         }
-        let mut found = None;
-        while found.is_none() {
-            if self.has_followed(state) {
+        let mut moved = self.has_followed(state);
+        let found = loop {
+            if moved {
                 below = self.moved.listing(&*self.volume.disk, path)?;
             }
-            found = self.entries_below(state, dir, path, &below)?;
-        }
-        dirs.extend(found.into_iter().flatten());
+            match self.entries_below(state, dir, path, &below)? {
+                Some(found) => break found,
+                None => moved = true,
+            }
+        };
+        dirs.extend(found);
         Ok(())
     }
 
@@ -269,8 +274,10 @@ impl Scan<'_> {
         let is_below = |name: &Vec<u8>| found.iter().any(|(below, _)| below == name);
         if matches!(stat.file_type, FileType::File | FileType::Dir) {
             for (name, (_, value)) in stands.xattrs.iter().filter(|(name, _)| !is_below(name)) {
-                if value.is_some() {
-                    self.volume.dress_xattr(path, stands, name)?;
+                if value.is_some()
+                    && let Err(error) = self.volume.dress_xattr(path, stands, name)
+                {
+                    tracing::warn!(%node, %error, "an attribute cannot be put on the disk");
                 }
             }
         }
