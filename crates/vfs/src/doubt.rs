@@ -95,6 +95,7 @@ impl Volume {
         let (node, base, content) = (job.node, job.version, file.content);
         state.replica.local(Op::Content { node, base, content, times, perm });
         state.wanted.remove(&node);
+        self.transfers.drop_transfer(node, &job.transfer);
         self.work.raise();
     }
 }

@@ -50,15 +50,7 @@ impl Volume {
     pub(crate) fn scan(&self, origin: Origin, inodes: HashMap<NodeId, u64>) -> io::Result<()> {
         let doubt = self.begin_run()?;
         let redone = self.redo()?;
-        for temp in self.disk.temp_list()? {
-            match holding_of(&temp) {
-                Some(holding) if self.serves_still(&temp) => {
-                    self.transfers.left_behind(holding.node)
-                }
-                None if temp == crate::begun::PROGRESS => {}
-                _ => self.disk.temp_remove(&temp)?,
-            }
-        }
+        self.clear_temps()?;
         let mut state = self.write_state();
         let kept = self.disk.keep_list()?;
         let for_peers = |name: &String| !name.starts_with(crate::trash::KEPT_PREFIX);
@@ -76,17 +68,30 @@ impl Volume {
             redone,
             doubt,
         };
-        let mut dirs = vec![(NodeId::ROOT, PathBuf::new())];
-        while let Some((dir, path)) = dirs.pop() {
-            // What follows from what was found may move it.
-            scan.has_followed(&mut state);
-            let path = state.replica.tree.path(dir).unwrap_or(path);
-            scan.directory(&mut state, dir, &path, &mut dirs)?;
+        let mut dirs = vec![NodeId::ROOT];
+        while let Some(dir) = dirs.pop() {
+            scan.directory(&mut state, dir, &mut dirs)?;
         }
         scan.remove_vanished(&mut state);
         let unmade = std::mem::take(&mut scan.redone.unmade);
         self.follow_up(&mut state);
         self.make_up(&mut state, &unmade);
+        drop(state);
+        // What was awaited may have been found in place.
+        self.clear_temps()
+    }
+
+    /// Removes what no transfer goes on with.
+    fn clear_temps(&self) -> io::Result<()> {
+        for temp in self.disk.temp_list()? {
+            match holding_of(&temp) {
+                Some(holding) if self.serves_still(&temp) => {
+                    self.transfers.left_behind(holding.node)
+                }
+                None if temp == crate::begun::PROGRESS => {}
+                _ => self.disk.temp_remove(&temp)?,
+            }
+        }
         Ok(())
     }
 }
@@ -96,10 +101,11 @@ impl Scan<'_> {
         &mut self,
         state: &mut State,
         dir: NodeId,
-        path: &Path,
-        dirs: &mut Vec<(NodeId, PathBuf)>,
+        dirs: &mut Vec<NodeId>,
     ) -> io::Result<()> {
-        let mut below = self.moved.listing(&*self.volume.disk, path)?;
+        self.has_followed(state);
+        let Some(mut path) = state.replica.tree.path(dir) else { return Ok(()) };
+        let mut below = self.moved.listing(&*self.volume.disk, &path)?;
         for (name, node) in entries(state, dir) {
             if below.contains_key(name.as_bytes()) || self.redone.unmade.contains(&node) {
                 continue;
@@ -110,22 +116,23 @@ impl Scan<'_> {
                 false => self.gone(state, dir, &name, node),
             }
         }
-        let mut moved = self.has_followed(state);
-        let found = loop {
-            if moved {
-                below = self.moved.listing(&*self.volume.disk, path)?;
+        let mut outdated = self.has_followed(state);
+        loop {
+            if outdated {
+                let Some(now) = state.replica.tree.path(dir) else { return Ok(()) };
+                below = self.moved.listing(&*self.volume.disk, &now)?;
+                path = now;
             }
-            match self.entries_below(state, dir, path, &below)? {
-                Some(found) => break found,
-                None => moved = true,
+            if let Some(found) = self.entries_below(state, dir, &path, &below)? {
+                dirs.extend(found);
+                return Ok(());
             }
-        };
-        dirs.extend(found);
-        Ok(())
+            outdated = true;
+        }
     }
 
     /// A name that is gone may go to another file, which is moved there at once: what stands there
-    /// below is moved beside. Whether anything was moved.
+    /// below is moved beside. Whether anything was moved: paths may be others then.
     fn has_followed(&mut self, state: &mut State) -> bool {
         let moved = !self.volume.follow_up(state).is_empty();
         if moved {
@@ -142,7 +149,7 @@ impl Scan<'_> {
         dir: NodeId,
         path: &Path,
         below: &Listing,
-    ) -> io::Result<Option<Vec<(NodeId, PathBuf)>>> {
+    ) -> io::Result<Option<Vec<NodeId>>> {
         let mut names: Vec<&Vec<u8>> = below.keys().collect();
         names.sort_unstable();
         let mut dirs = Vec::new();
@@ -167,9 +174,7 @@ impl Scan<'_> {
                 node = self.found(state, dir, name, &at, stat)?;
             }
             self.placed.extend(node);
-            if let Some(node) = node.filter(|_| stat.file_type == FileType::Dir) {
-                dirs.push((node, at));
-            }
+            dirs.extend(node.filter(|_| stat.file_type == FileType::Dir));
         }
         Ok(Some(dirs))
     }
@@ -274,10 +279,8 @@ impl Scan<'_> {
         let is_below = |name: &Vec<u8>| found.iter().any(|(below, _)| below == name);
         if matches!(stat.file_type, FileType::File | FileType::Dir) {
             for (name, (_, value)) in stands.xattrs.iter().filter(|(name, _)| !is_below(name)) {
-                if value.is_some()
-                    && let Err(error) = self.volume.dress_xattr(path, stands, name)
-                {
-                    tracing::warn!(%node, %error, "an attribute cannot be put on the disk");
+                if value.is_some() {
+                    self.volume.dress_xattr(path, stands, name)?;
                 }
             }
         }
