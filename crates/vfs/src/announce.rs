@@ -159,10 +159,15 @@ impl Volume {
         stands.announced();
         let Some(file) = stands.file_mut() else { return Ok(()) };
         file.live_size_bytes = content.size_bytes;
-        let told = as_before && file.content == content && file.incoming.is_none();
+        // With newer bytes of a peer on their way too: these are none.
+        let told = as_before && file.content == content;
+        let awaited = file.incoming.is_some();
         let (base, before) = (file.version, file.content);
         state.passed.knows(node, content.size_bytes, times.mtime);
         if told {
+            if awaited {
+                self.transfers.queue(node, false);
+            }
             return Ok(());
         }
         state.replica.local(Op::Content { node, base, content, times, perm });

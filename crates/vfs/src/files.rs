@@ -11,9 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-const O_ACCMODE: i32 = 0o3;
-const O_WRONLY: i32 = 0o1;
-const O_RDWR: i32 = 0o2;
+/// The bits of open(2) that say what for.
+pub(crate) const O_ACCMODE: i32 = 0o3;
+/// `O_WRONLY` of open(2).
+pub(crate) const O_WRONLY: i32 = 0o1;
+/// `O_RDWR` of open(2).
+pub(crate) const O_RDWR: i32 = 0o2;
 /// `O_EXCL` of open(2).
 pub(crate) const O_EXCL: i32 = 0o200;
 /// `O_TRUNC` of open(2).

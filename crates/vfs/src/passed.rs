@@ -4,10 +4,11 @@
 //! The kernel wants all handles of a file to be of one kind. So a file is passed from the moment it
 //! is made until nobody has it open any more, and never one that was there before. Only who makes a
 //! file afresh gets it so: what is made so is written once and closed, while what is held open for
-//! long, a database or a log, must follow what a peer writes to it.
+//! long, a database or a log, must follow what a peer writes to it. And only who cannot map it to
+//! write: such a mapping is one of the file below, and outlives the handle without anybody knowing.
 
 use crate::errno::Result;
-use crate::files::{Handle, O_EXCL, O_TRUNC};
+use crate::files::{Handle, O_ACCMODE, O_EXCL, O_RDWR, O_TRUNC, O_WRONLY};
 use crate::request::Fh;
 use crate::volume::{State, Volume};
 use lockstep_core::{NodeId, Timespec};
@@ -20,7 +21,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const O_APPEND: i32 = 0o2000;
-const O_RDWR: i32 = 0o2;
 /// How often a file that is held open is asked.
 const ASKED: Duration = Duration::from_secs(1);
 /// How often in turn a description of what was written to meanwhile is thrown away.
@@ -57,7 +57,7 @@ impl From<&BackingStat> for Seen {
 
 /// Whether who opens a file that is not there yet with `flags` of open(2) may have it passed.
 pub(crate) fn makes_afresh(flags: i32) -> bool {
-    flags & (O_EXCL | O_TRUNC) != 0 && flags & O_APPEND == 0
+    flags & O_ACCMODE == O_WRONLY && flags & (O_EXCL | O_TRUNC) != 0 && flags & O_APPEND == 0
 }
 
 impl PassedFiles {

@@ -12,6 +12,11 @@ use std::path::Path;
 use std::time::Duration;
 
 fn made(path: &Path) -> File {
+    OpenOptions::new().write(true).create_new(true).open(path).unwrap()
+}
+
+/// Who may map it to write has it from the daemon.
+fn made_to_map(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap()
 }
 
@@ -68,7 +73,7 @@ fn what_is_written_and_not_closed_shows_within_two_seconds() {
 #[test]
 fn a_mapping_written_to_after_it_was_announced_is_announced_at_its_end() {
     let pair = connected!();
-    let file = made(&pair.a.at("mapped"));
+    let file = made_to_map(&pair.a.at("mapped"));
     file.set_len(8192).unwrap();
     let mut mapping = Mapping::new(&file, 8192, true).unwrap();
     mapping.put(0, b"first");
@@ -79,6 +84,36 @@ fn a_mapping_written_to_after_it_was_announced_is_announced_at_its_end() {
     drop(file);
     pair.identical();
     assert_eq!(fs::read(pair.b.at("mapped")).unwrap()[..5], *b"later");
+}
+
+#[test]
+fn what_is_written_through_a_mapping_after_the_close_arrives() {
+    let pair = connected!();
+    let file = made_to_map(&pair.a.at("mapped"));
+    file.set_len(8192).unwrap();
+    let mut mapping = Mapping::new(&file, 8192, true).unwrap();
+    drop(file);
+    pair.a.wait();
+    mapping.put(5000, b"after the close");
+    drop(mapping);
+    pair.identical();
+    assert_eq!(fs::read(pair.b.at("mapped")).unwrap()[5000..5015], *b"after the close");
+}
+
+#[test]
+fn an_idle_reader_and_writer_of_a_file_that_is_made_makes_no_conflict() {
+    let pair = connected!();
+    let path = pair.a.at("made");
+    let mut maker = made(&path);
+    maker.write_all(b"mine").unwrap();
+    let idle = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    pair.a.wait();
+    fs::write(pair.b.at("made"), b"theirs, later").unwrap();
+    pair.b.run(&["wait", "--timeout", "2"]);
+    drop((maker, idle));
+    pair.identical();
+    assert_eq!(fs::read(&path).unwrap(), b"theirs, later");
+    assert_eq!(fs::read_dir(pair.a.mnt()).unwrap().count(), 1, "no conflict");
 }
 
 #[test]
