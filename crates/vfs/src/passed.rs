@@ -105,12 +105,6 @@ impl PassedFiles {
         }
     }
 
-    fn saw(&self, node: NodeId, stat: &BackingStat) {
-        if let Some(passed) = self.0.lock().get_mut(&node) {
-            passed.seen = stat.into();
-        }
-    }
-
     /// Whether somebody may be writing to `node` at any moment.
     pub(crate) fn is_written(&self, node: NodeId) -> bool {
         self.0.lock().get(&node).is_some_and(|passed| passed.writers > 0)
@@ -156,7 +150,7 @@ impl State {
     /// Takes in what was written to `node` past the volume.
     pub(crate) fn notice(&mut self, node: NodeId, now_ms: u64) {
         let Some(stat) = self.passed.changed(node) else { return };
-        self.passed.saw(node, &stat);
+        self.passed.knows(node, stat.size_bytes, stat.mtime);
         self.take_in(node, &stat, now_ms);
     }
 

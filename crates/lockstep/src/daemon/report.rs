@@ -39,8 +39,8 @@ fn one(daemon: &Daemon, volume: &Hosted) -> Value {
         status.unwrap_or_else(|| absent(&record.peers));
     problems.extend(pumps);
     let without = volume.pump().map(|pump| pump.volume().without_bytes());
-    let (without_content, since): (Vec<_>, Vec<_>) =
-        without.clone().unwrap_or_default().into_iter().unzip();
+    let (without_content, since): (Option<Vec<_>>, Option<Vec<_>>) =
+        without.map(|files| files.into_iter().unzip()).unzip();
     json!({
         "name": record.name,
         "id": record.id.to_string(),
@@ -57,8 +57,8 @@ fn one(daemon: &Daemon, volume: &Hosted) -> Value {
         "pending_bytes": pending_bytes,
         "problems": problems,
         "notices": notices,
-        "without_content": without.as_ref().map(|_| without_content),
-        "without_content_since": without.as_ref().map(|_| since),
+        "without_content": without_content,
+        "without_content_since": since,
         "conflicts": volume.pump().map(|pump| pump.volume().conflicts().len()),
         "verify": volume.pump().map(|pump| checks(&pump)),
         "trash": volume.pump().map(|pump| trash(&pump)),

@@ -21,8 +21,8 @@ struct Registered {
 }
 
 impl Backings {
-    /// What the kernel shall read and write for `opened`; `None` if its
-    /// bytes go through the volume. `register` hands a descriptor to the kernel.
+    /// What the kernel shall read and write for `opened`; `None` if its bytes go through
+    /// the volume. `register` hands a descriptor to the kernel.
     pub fn of(
         &self,
         volume: &Volume,
