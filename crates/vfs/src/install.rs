@@ -68,6 +68,12 @@ impl Volume {
         file.and_then(|f| f.wanted()) == Some((job.content, job.version))
     }
 
+    /// Whether the fetch of `job` is to go on: it is still wanted, and its file has not been put in
+    /// place or cleared away. What is wanted all the same begins anew.
+    pub fn goes_on(&self, job: &FetchJob) -> bool {
+        !job.transfer.is_spent() && self.is_wanted(job)
+    }
+
     /// Queues `job` again, behind the others.
     pub fn requeue(&self, job: &FetchJob) {
         if self.is_wanted(job) {
@@ -100,8 +106,15 @@ impl Volume {
             return Ok(false);
         }
         self.hold(job.node, &job.content, &manifest);
-        job.transfer.begin(manifest, &*self.disk)?;
+        self.begin_transfer(job, manifest)?;
         Ok(true)
+    }
+
+    /// Begins the transfer of `job`, which may have been given up meanwhile.
+    pub(crate) fn begin_transfer(&self, job: &FetchJob, manifest: Manifest) -> io::Result<()> {
+        job.transfer.begin(manifest, &*self.disk)?;
+        self.transfers.begun(job.node, &job.transfer);
+        Ok(())
     }
 
     /// Puts a complete content in place, once no reader is in the middle of the old one. False if

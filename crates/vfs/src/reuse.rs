@@ -99,7 +99,7 @@ impl Volume {
     /// announced from here a moment ago, or an earlier run of this transfer left its plan.
     pub fn begin_from_here(&self, job: &FetchJob) -> io::Result<bool> {
         if let Some(bytes) = self.remembered(&job.content) {
-            job.transfer.begin(describe_bytes(&bytes).manifest, &*self.disk)?;
+            self.begin_transfer(job, describe_bytes(&bytes).manifest)?;
             job.transfer.put_all(&bytes)?;
             return Ok(true);
         }
@@ -109,13 +109,13 @@ impl Volume {
                 if place.holding != Holding::new(job.node, &job.content) {
                     self.hold(job.node, &job.content, &manifest);
                 }
-                job.transfer.begin(manifest, &*self.disk)?;
+                self.begin_transfer(job, manifest)?;
                 return Ok(true);
             }
         }
         let Some((file, manifest)) = self.kept(job.node, job.content) else { return Ok(false) };
         self.hold(job.node, &job.content, &manifest);
-        job.transfer.begin(manifest, &*self.disk)?;
+        self.begin_transfer(job, manifest)?;
         while let Some(run) = job.transfer.missing_run(0, 1) {
             let mut chunk = vec![0; run.len_bytes as usize];
             let read = file.read_at(&mut chunk, run.offset_bytes)?;

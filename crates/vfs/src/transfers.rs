@@ -149,6 +149,14 @@ impl Transfers {
         }
     }
 
+    /// `transfer` into `node` has begun. If it was given up before, what it leaves is swept.
+    pub(crate) fn begun(&self, node: NodeId, transfer: &Transfer) {
+        let mut queues = self.queues.lock();
+        if queues.active.get(&node).is_none_or(|active| active.temp != transfer.temp) {
+            queues.leave(node, transfer);
+        }
+    }
+
     /// Nothing is to be fetched for `node` any more.
     pub(crate) fn cancel(&self, node: NodeId) {
         let mut queues = self.queues.lock();

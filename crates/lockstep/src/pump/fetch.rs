@@ -133,7 +133,7 @@ impl Pump {
         offset: u64,
         max_bytes: u64,
     ) -> Result<(), Stopped> {
-        if !self.volume.is_wanted(job) {
+        if !self.volume.goes_on(job) {
             return Err(Stopped::Superseded);
         }
         if !job.transfer.is_planned() {

@@ -69,6 +69,9 @@ pub fn step(hosts: &mut [Host], sessions: &Sessions, at: usize, which: usize) ->
     let host = &mut hosts[at];
     host.fetches.swap_remove(which);
     match outcome {
+        Ok(()) | Err(Stopped::Superseded) if volume.is_wanted(&job) => {
+            host.retry(job.clone(), RETRY)
+        }
         Ok(()) | Err(Stopped::Superseded) => {}
         Err(Stopped::Gone) => {
             volume.content_gone(&job);
@@ -86,7 +89,7 @@ fn advance(volume: &Volume, peers: &Peers, job: &FetchJob) -> Result<bool, Stopp
     if job.transfer.is_complete() {
         return Ok(true);
     }
-    if !volume.is_wanted(job) {
+    if !volume.goes_on(job) {
         return Err(Stopped::Superseded);
     }
     if !job.transfer.is_planned() {

@@ -4,6 +4,7 @@
 
 mod below;
 mod calls;
+mod causes;
 mod clock;
 mod disk;
 mod fetch;

@@ -4,6 +4,7 @@
 //! A session has a lane for changes in each direction, which keeps its order; contents go past it
 //! (`fetch.rs`). It can be cut, or half open: one direction takes everything and delivers nothing.
 
+use super::causes::Causes;
 use super::host::{Host, slot};
 use crate::rng::Rng;
 use lockstep_core::{Change, Comparison, LogCursor, Met, NodeRange, Sequence, limits};
@@ -55,7 +56,7 @@ struct Lane {
 
 /// All sessions that are up, by direction.
 #[derive(Default)]
-pub struct Sessions(BTreeMap<(usize, usize), Lane>);
+pub struct Sessions(BTreeMap<(usize, usize), Lane>, Causes);
 
 impl Sessions {
     pub fn is_up(&self, a: usize, b: usize) -> bool {
@@ -180,6 +181,7 @@ impl Exchange<'_> {
             None if !theirs.wants_state && volume.log_reaches(theirs.applied) => theirs.applied.seq,
             None => return self.tell_state(&volume, from, to, theirs),
         };
+        self.sessions.1.note(&volume, from, self.hosts.len());
         let count = 1 + self.rng.below(limits::BATCH_NOTIFICATIONS_MAX);
         let Ok(changes) = volume.log_after(cursor, count) else { return false };
         let last = changes.last().map_or(cursor, |change| change.seq);
@@ -275,7 +277,9 @@ impl Exchange<'_> {
             return false;
         };
         volume.reads_log_of(slot(from), theirs.incarnation);
-        match volume.apply(slot(from), &batch) {
+        let due = self.sessions.1.due(&volume, to, from, &batch);
+        match volume.apply(slot(from), &batch[..due]) {
+            Ok(()) if due < batch.len() => {}
             Ok(()) => {
                 if let Some(end) = self.hosts[to].peers.get_mut(&from) {
                     end.inbox.pop_front();
