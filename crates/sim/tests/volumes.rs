@@ -11,7 +11,12 @@ fn none_fails(plan: VolumePlan, seeds: std::ops::Range<u64>) {
 
 #[test]
 fn no_run_of_volumes_with_changes_in_flight_fails() {
-    none_fails(VolumePlan::IN_FLIGHT, 0..60);
+    none_fails(VolumePlan::IN_FLIGHT, 0..150);
+}
+
+#[test]
+fn no_run_of_three_volumes_with_changes_in_flight_fails() {
+    none_fails(VolumePlan::THREE_IN_FLIGHT, 0..100);
 }
 
 #[test]

@@ -3,23 +3,26 @@
 //! `crates/sim/src/exchange.rs` does with replicas.
 
 use super::host::slot;
-use lockstep_core::{LogCursor, Op, Sequence};
+use lockstep_core::{Op, Sequence};
 use lockstep_vfs::{Incoming, Volume};
 use std::collections::BTreeMap;
 
 /// By author and number: how far the author had the logs of others.
 #[derive(Default)]
-pub struct Causes(BTreeMap<(usize, Sequence), Vec<(usize, LogCursor)>>);
+pub struct Causes(BTreeMap<(usize, Sequence), Vec<(usize, Sequence)>>);
 
 impl Causes {
     /// `author` is about to ship what it has numbered: what was not noted before comes after all it
     /// has by now.
     pub fn note(&mut self, volume: &Volume, author: usize, hosts: usize) {
         let others = (0..hosts).filter(|host| *host != author);
-        let has: Vec<_> = others.map(|host| (host, volume.cursor(slot(host)))).collect();
+        let has: Vec<_> = others.map(|host| (host, volume.cursor(slot(host)).seq)).collect();
         let last = volume.log_last();
-        // A power cut takes numbers back.
+        // A power cut takes numbers back: nobody waits for them.
         self.0.retain(|(host, seq), _| *host != author || *seq <= last);
+        for (_, has) in self.0.values_mut().flatten().filter(|(host, _)| *host == author) {
+            *has = last.min(*has);
+        }
         let noted = self.0.range((author, Sequence(0))..=(author, last)).next_back();
         let noted = noted.map_or(Sequence(0), |((_, seq), _)| *seq);
         for seq in noted.0 + 1..=last.0 {
@@ -33,16 +36,9 @@ impl Causes {
             let after = self.0.get(&(author, incoming.change.seq));
             !matches!(incoming.change.op, Op::Exchange(_))
                 && after.is_some_and(|after| {
-                    after.iter().any(|has| has.0 != at && !is_here(volume, *has))
+                    after.iter().any(|has| has.0 != at && volume.cursor(slot(has.0)).seq < has.1)
                 })
         };
         batch.iter().position(held).unwrap_or(batch.len())
     }
-}
-
-/// Whether `volume` has the log of `host` as far as `has`; where that log has begun anew it is told
-/// the state instead.
-fn is_here(volume: &Volume, (host, has): (usize, LogCursor)) -> bool {
-    let here = volume.cursor(slot(host));
-    here.incarnation != has.incarnation || here.seq >= has.seq
 }

@@ -172,6 +172,7 @@ impl Exchange<'_> {
     /// Offers some of the log of `from` to `to`. False if there was nothing to offer.
     pub fn ship(&mut self, from: usize, to: usize) -> bool {
         let Some(volume) = self.hosts[from].volume.clone() else { return false };
+        self.sessions.1.note(&volume, from, self.hosts.len());
         let Some(end) = self.hosts[from].peers.get(&to) else { return false };
         let Some(theirs) = end.theirs.filter(|_| end.in_flight < IN_FLIGHT_MAX) else {
             return false;
@@ -181,7 +182,6 @@ impl Exchange<'_> {
             None if !theirs.wants_state && volume.log_reaches(theirs.applied) => theirs.applied.seq,
             None => return self.tell_state(&volume, from, to, theirs),
         };
-        self.sessions.1.note(&volume, from, self.hosts.len());
         let count = 1 + self.rng.below(limits::BATCH_NOTIFICATIONS_MAX);
         let Ok(changes) = volume.log_after(cursor, count) else { return false };
         let last = changes.last().map_or(cursor, |change| change.seq);
