@@ -49,6 +49,22 @@ pub enum Bug {
     ForgetOverruled,
     /// An exchange of state ends where the log is when the comparison is done.
     PlanLate,
+    /// What was applied counts as durable although nothing was synced.
+    AckUnsynced,
+    /// `fsync` does not sync the file.
+    FsyncNothing,
+    /// What an interrupted transfer left is not compared with its hash.
+    TrustResumed,
+    /// It is not noted how far a batch got.
+    SkipBegun,
+    /// What a power cut took is an edit.
+    LossIsEdit,
+    /// Contents to be fetched are dropped when others wait.
+    DropFetch,
+    /// A written file of the size it had is taken to hold what it held.
+    AnnounceBySize,
+    /// The bytes of a removed file are not kept for peers.
+    KeepNothing,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout, reason = "tests report what they measured")]
 
 use lockstep_core::planted::{Bug, plant};
-use lockstep_sim::{Plan, run};
+use lockstep_sim::{Plan, VolumePlan, run, run_volumes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs `plan` with `bug` until a seed fails, at most `seeds` of them.
@@ -17,6 +17,39 @@ fn is_found(bug: Bug, plan: Plan, seeds: u64) {
     plant(None);
     println!("{bug:?}: seed {found:?} of {seeds}");
     assert!(found.is_some(), "{bug:?} is not found within {seeds} seeds");
+}
+
+/// The same with whole volumes. A seed that fails without the bug too finds nothing.
+fn is_found_in_volumes(bug: Bug, plan: VolumePlan, seeds: u64) {
+    let fails = |bug: Option<Bug>, seed: u64| {
+        plant(bug);
+        let result = catch_unwind(AssertUnwindSafe(|| run_volumes(seed, plan, &mut |_| ())));
+        plant(None);
+        !matches!(result, Ok(Ok(())))
+    };
+    let found = (0..seeds).find(|seed| fails(Some(bug), *seed) && !fails(None, *seed));
+    println!("{bug:?}: seed {found:?} of {seeds}");
+    assert!(found.is_some(), "{bug:?} is not found within {seeds} seeds");
+}
+
+macro_rules! planted_in_volumes {
+    ($($test:ident: $bug:ident, $plan:ident, $seeds:literal;)*) => {
+        $(#[test]
+        fn $test() {
+            is_found_in_volumes(Bug::$bug, VolumePlan::$plan, $seeds);
+        })*
+    };
+}
+
+planted_in_volumes! {
+    acknowledge_unsynced: AckUnsynced, POWER, 300;
+    fsync_nothing: FsyncNothing, POWER, 300;
+    trust_what_a_transfer_left: TrustResumed, POWER, 300;
+    skip_the_note_of_a_batch: SkipBegun, KILLS, 300;
+    take_a_loss_for_an_edit: LossIsEdit, POWER, 300;
+    drop_a_fetch: DropFetch, IN_FLIGHT, 300;
+    announce_by_size: AnnounceBySize, IN_FLIGHT, 300;
+    keep_nothing: KeepNothing, IN_FLIGHT, 300;
 }
 
 macro_rules! planted {

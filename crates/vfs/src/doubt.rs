@@ -8,6 +8,7 @@
 use crate::errno::Result;
 use crate::transfer::FetchJob;
 use crate::volume::{State, Volume};
+use lockstep_core::planted::{self, Bug};
 use lockstep_core::tree::Incoming;
 use lockstep_core::{ContentRef, NodeId, Op, Timespec, Version};
 use lockstep_disk::BackingStat;
@@ -112,6 +113,9 @@ impl State {
         let Some(stands) = self.replica.tree.node_mut(node) else { return false };
         let (times, perm) = (stands.times, stands.perm);
         let Some(file) = stands.file_mut() else { return false };
+        if planted::has(Bug::LossIsEdit) {
+            return false;
+        }
         if file.dirty || !file.resident || file.content == found || stat.mtime > times.mtime {
             return false;
         }

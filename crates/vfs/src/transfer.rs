@@ -5,6 +5,7 @@
 //! shown so far, when all chunks are there.
 
 use crate::plan::{Piece, Plan, Presence, Run};
+use lockstep_core::planted::{self, Bug};
 use lockstep_core::{ChunkRef, ContentRef, Manifest, NodeId, Version};
 use lockstep_disk::{
     Disk, DiskFile, Holding, SeekWhat, is_hole, punch, verify_chunk, write_with_holes,
@@ -192,7 +193,7 @@ impl Transfer {
         if resumed && stores_bytes(&*file, piece.offset_bytes, len) {
             buf.resize(piece.chunk.len_bytes as usize, 0);
             let whole = file.read_at(buf, piece.offset_bytes)? == buf.len();
-            if whole && verify_chunk(&piece.chunk, buf) {
+            if whole && (verify_chunk(&piece.chunk, buf) || planted::has(Bug::TrustResumed)) {
                 self.mark(piece.index, Presence::Here);
                 return Ok(InPlace::Left);
             }

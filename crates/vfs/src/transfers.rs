@@ -4,6 +4,7 @@ use crate::in_flight::{ChunkClaim, InFlight};
 use crate::plan::{Piece, Run};
 use crate::serve::holding_of;
 use crate::transfer::Transfer;
+use lockstep_core::planted::{self, Bug};
 use lockstep_core::{ContentRef, NodeId, limits};
 use lockstep_disk::Disk;
 use lockstep_disk::chunk::CHUNK_AVG_BYTES;
@@ -124,6 +125,9 @@ pub struct TransferCounts {
 impl Transfers {
     pub(crate) fn queue(&self, node: NodeId, first: bool) {
         let mut queues = self.queues.lock();
+        if planted::has(Bug::DropFetch) && queues.background.len() > 2 {
+            return;
+        }
         match first {
             true => queues.background.push_front(node),
             false => queues.background.push_back(node),
