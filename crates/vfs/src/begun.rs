@@ -6,6 +6,7 @@
 //! before anything below is compared with it.
 
 use crate::apply::{ApplyError, Incoming};
+use crate::errno::Errno;
 use crate::volume::{State, Volume};
 use lockstep_core::planted::{self, Bug};
 use lockstep_core::{Change, ContentRef, Effect, NodeId, Op, Sequence, Slot, Version};
@@ -99,7 +100,7 @@ impl Volume {
             for effect in effects.into_iter().chain(consequences) {
                 match self.redo_effect(&mut state, &effect, change.seq == last) {
                     // What the state does not know yet moved the place away.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Err(error) if leads_elsewhere(&error) => {
                         if let Effect::Made { node, .. } = effect {
                             redone.unmade.push(node);
                         }
@@ -156,6 +157,13 @@ impl Volume {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a path does not lead where it led: a directory on it is gone, or a file or a symlink
+/// has its name.
+fn leads_elsewhere(error: &io::Error) -> bool {
+    let way = error.raw_os_error().map(Errno::from_raw);
+    error.kind() == io::ErrorKind::NotFound || matches!(way, Some(Errno::NotDir | Errno::Loop))
 }
 
 impl State {

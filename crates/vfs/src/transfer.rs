@@ -6,7 +6,7 @@
 
 use crate::plan::{Piece, Plan, Presence, Run};
 use lockstep_core::planted::{self, Bug};
-use lockstep_core::{ChunkRef, ContentRef, Manifest, NodeId, Version};
+use lockstep_core::{ChunkRef, ContentRef, Manifest, NodeId, Version, limits};
 use lockstep_disk::{
     Disk, DiskFile, Holding, SeekWhat, is_hole, punch, verify_chunk, write_with_holes,
 };
@@ -74,6 +74,11 @@ impl Transfer {
         self.spent.load(Ordering::Relaxed)
     }
 
+    /// Whether the content travels with its change and is one chunk.
+    fn is_small(&self) -> bool {
+        self.content.size_bytes <= limits::INLINE_CONTENT_MAX_BYTES
+    }
+
     /// Whether the chunks are known.
     pub fn is_planned(&self) -> bool {
         self.plan.lock().is_some()
@@ -92,7 +97,11 @@ impl Transfer {
             }
             created => (created?, false),
         };
-        file.set_len(self.content.size_bytes)?;
+        // What is small is written in one go and grows by it: a power cut then leaves it short or
+        // empty, where one that was given its length first is full of zeros.
+        if resumed || !self.is_small() {
+            file.set_len(self.content.size_bytes)?;
+        }
         let mut offsets = vec![0];
         for chunk in &manifest.chunks {
             offsets.push(offsets[offsets.len() - 1] + u64::from(chunk.len_bytes));
@@ -245,7 +254,9 @@ impl Transfer {
             None => return Ok(false),
             Some((.., Presence::Here)) => return Ok(true),
             // Nobody has looked yet at what stands there: it is overwritten, zeros and all.
-            Some((offset, file, Presence::Unsought)) => file.write_all_at(bytes, offset)?,
+            Some((offset, file, presence)) if presence == Presence::Unsought || self.is_small() => {
+                file.write_all_at(bytes, offset)?;
+            }
             Some((offset, file, _)) => write_with_holes(&*file, bytes, offset)?,
         }
         self.mark(index, Presence::Here);
