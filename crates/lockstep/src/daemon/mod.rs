@@ -159,6 +159,17 @@ impl Daemon {
         self.all_opened.wait_while(&mut opened, |opened| !*opened);
     }
 
+    /// Fails if the home holds volumes that could not even be listed: an answer about all volumes
+    /// would be silent about them.
+    fn all_listed(&self) -> Outcome<()> {
+        let left_out = self.left_out.lock();
+        if left_out.is_empty() {
+            return Ok(());
+        }
+        let message = format!("a volume of this home could not be opened: {}", left_out.join("; "));
+        Err(Failure::failed(message, "mend the cause, then `lockstep stop` and `lockstep start`"))
+    }
+
     /// Opens every volume that the home remembers. One that cannot be opened does not stop the
     /// others; `status` shows why.
     pub fn open_all(self: &Arc<Self>) {

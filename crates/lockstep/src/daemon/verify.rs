@@ -16,6 +16,9 @@ const DIFFERENCES_MAX: usize = 1_000;
 /// Checks one volume, or all.
 pub fn verify(daemon: &Daemon, volume: Option<&str>) -> Outcome<Value> {
     daemon.await_opened();
+    if volume.is_none() {
+        daemon.all_listed()?;
+    }
     let volumes = daemon.volumes.meant(volume)?;
     let checked: Outcome<Vec<Value>> = volumes.iter().map(one).collect();
     let checked = checked?;

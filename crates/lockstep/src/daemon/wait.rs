@@ -20,6 +20,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub fn wait(daemon: &Daemon, timeout: Duration) -> Outcome<Value> {
     let deadline = Instant::now() + timeout;
     daemon.await_opened();
+    daemon.all_listed()?;
     let volumes = daemon.volumes.all();
     let outcomes: Vec<(String, Result<Vec<String>, String>)> = std::thread::scope(|threads| {
         let waiting: Vec<_> = volumes

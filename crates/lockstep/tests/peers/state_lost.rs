@@ -265,3 +265,26 @@ fn both_sides_lose_their_state_and_nothing_is_lost_or_doubled() {
     assert!(plain_files(&pair.a.backing) == before, "both had the same, and still have");
     assert!(plain_files(&pair.b.backing) == before);
 }
+
+/// Which directory a volume is cannot be rebuilt: no command answers as if there were no such volume.
+#[test]
+fn a_damaged_record_of_a_volume_is_named_and_no_command_answers_0() {
+    let pair = connected!();
+    fs::write(pair.a.at("file"), "there before").unwrap();
+    pair.identical();
+    pair.a.stop();
+    let record = volume_dir(&pair.a).join("volume.json");
+    let whole = fs::read(&record).unwrap();
+    for damaged in [&whole[..whole.len() / 2], b"", b"\x00\xff garbage"] {
+        fs::write(&record, damaged).unwrap();
+        for command in ["start", "wait", "verify"] {
+            pair.a.run(&[command]).fails_with(1, &["volume.json is damaged", "next step"]);
+        }
+        assert!(pair.a.status()["problems"].to_string().contains("volume.json is damaged"));
+        pair.a.run(&["stop"]).success();
+    }
+    fs::write(&record, whole).unwrap();
+    pair.a.start();
+    pair.reconnected();
+    pair.identical();
+}
