@@ -37,6 +37,8 @@ limits! {
     pub const CONTENT_OPEN_ANNOUNCE_MS: u64 = 1_000;
     /// Largest content-defined chunk.
     pub const CHUNK_MAX_BYTES: u32 = 1024 * 1024;
+    /// Contents that a peer is asked about at once, before their bytes are given up here.
+    pub const KEPT_ASKED_MAX: usize = 1024;
     /// One message of a content stream.
     pub const STREAM_MESSAGE_BYTES: usize = 256 * 1024;
     /// Target of a symlink (`PATH_MAX`).

@@ -43,6 +43,11 @@ pub fn decoders() -> Vec<Decoder> {
         ("batch", vec![samples(), made_below_itself()], batch),
         ("ranges", vec![wire::encode_ranges(&[NodeRange::ALL; 3]).to_vec()], ranges),
         (
+            "contents to keep",
+            vec![wire::encode_contents(&[(NodeId::new(Slot(1), 2), content(5)); 3]).to_vec()],
+            kept,
+        ),
+        (
             "summary",
             vec![wire::encode_parts(&[summary.part(NodeRange::ALL)]).encode_to_vec()],
             parts,
@@ -121,6 +126,14 @@ fn ranges(bytes: &[u8]) -> bool {
     let ranges = wire::decode_ranges(&Bytes::copy_from_slice(bytes));
     ranges.is_ok_and(|ranges| {
         ranges.iter().for_each(|range| drop(index.part(*range)));
+        true
+    })
+}
+
+fn kept(bytes: &[u8]) -> bool {
+    let bytes = Bytes::copy_from_slice(bytes);
+    wire::decode_contents(&bytes).is_ok_and(|contents| {
+        assert_eq!(wire::encode_contents(&contents), bytes);
         true
     })
 }

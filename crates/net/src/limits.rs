@@ -45,6 +45,8 @@ pub(crate) const SILENCE_CHECK: Duration = Duration::from_millis(100);
 
 /// A batch is answered, durable, within this time.
 pub(crate) const NOTIFY_DEADLINE: Duration = Duration::from_secs(60);
+/// What is kept is answered within this time: the peer syncs its disk first.
+pub(crate) const KEEPS_DEADLINE: Duration = Duration::from_secs(60);
 /// A summary of the state is answered within this time: the first takes a look at every node.
 pub(crate) const SUMMARY_DEADLINE: Duration = Duration::from_secs(60);
 /// A batch waits this long for the ones before it.

@@ -7,9 +7,9 @@ pub use content_stream::ContentStream;
 use crate::http2::Caller;
 use crate::lane::{Lane, Purpose};
 use crate::limits::{
-    BARRIER_SLACK, BARRIER_WAIT_MAX, BARRIERS_MAX, CHUNK_AVERAGE_MIN_BYTES, MANIFEST_BYTES_MAX,
-    MESSAGE_BYTES_MAX, NOTIFY_DEADLINE, OPENING_CALL_DEADLINE, STREAM_IDLE_DEADLINE,
-    SUMMARY_DEADLINE,
+    BARRIER_SLACK, BARRIER_WAIT_MAX, BARRIERS_MAX, CHUNK_AVERAGE_MIN_BYTES, KEEPS_DEADLINE,
+    MANIFEST_BYTES_MAX, MESSAGE_BYTES_MAX, NOTIFY_DEADLINE, OPENING_CALL_DEADLINE,
+    STREAM_IDLE_DEADLINE, SUMMARY_DEADLINE,
 };
 use crate::message::{Ack, BarrierReply, BarrierRequest, Batch, Beat, Hello};
 use crate::session::{Opening, Session};
@@ -137,28 +137,24 @@ impl Link {
         Ok(wire::decode_parts(answer)?)
     }
 
+    /// Which of at most [`lockstep_core::limits::KEPT_ASKED_MAX`] contents the peer has on its disk
+    /// for good and is not giving up.
+    pub async fn keeps(&self, contents: &[(NodeId, ContentRef)]) -> Result<Vec<bool>> {
+        let request = proto::KeepsRequest {
+            volume: wire::volume_bytes(self.volume()),
+            contents: wire::encode_contents(contents),
+        };
+        let mut caller = self.caller(Purpose::Read);
+        let answer = within(KEEPS_DEADLINE, &self.session, caller.keeps(request)).await?;
+        Ok(wire::decode_kept(&answer.kept, contents.len())?)
+    }
+
     /// The chunks of a content, checked for size but not yet against the content's hash.
     pub async fn manifest(&self, node: NodeId, content: ContentRef) -> Result<Manifest> {
-        self.ask_manifest(node, content, false).await
-    }
-
-    /// The same, of a content that the peer has on its disk for good and is not giving up; else
-    /// [`Refusal::Gone`].
-    pub async fn kept_manifest(&self, node: NodeId, content: ContentRef) -> Result<Manifest> {
-        self.ask_manifest(node, content, true).await
-    }
-
-    async fn ask_manifest(
-        &self,
-        node: NodeId,
-        content: ContentRef,
-        kept: bool,
-    ) -> Result<Manifest> {
         let request = proto::ManifestRequest {
             volume: wire::volume_bytes(self.volume()),
             node: node.0,
             content: Some(wire::encode_content(content)),
-            kept,
         };
         let mut caller = self.caller(Purpose::Read);
         let call = caller.get_manifest(request);

@@ -148,6 +148,20 @@ impl Lockstep for Rpc {
         Ok(Response::new(self.serve_manifest(request.into_inner()).await?))
     }
 
+    async fn keeps(&self, request: Request<proto::KeepsRequest>) -> Answer<proto::KeepsResponse> {
+        let request = request.into_inner();
+        let session = self.session(&request.volume, &[Purpose::Read])?;
+        let contents = wire::decode_contents(&request.contents).map_err(Refusal::from)?;
+        let permit = permit(&session.streams[Purpose::Read.index()]).await?;
+        let kept = self
+            .member(session, move |service, peer, volume| {
+                let _permit = permit;
+                service.keeps(peer, volume, &contents)
+            })
+            .await?;
+        Ok(Response::new(proto::KeepsResponse { kept: wire::encode_kept(&kept) }))
+    }
+
     async fn summarize(
         &self,
         request: Request<proto::SummarizeRequest>,

@@ -15,8 +15,8 @@ use std::sync::Arc;
 /// `my_beat`, `beat` and `authorize` must answer promptly: a daemon that cannot say within two
 /// seconds that it lives counts as gone.
 ///
-/// Per session, in this order: one `hello`, `session_up`, then any number of `notify`, `summarize`, `manifest`,
-/// `read`, `barrier`, `beat`, then `session_down`. A session that fails half-way may have had its
+/// Per session, in this order: one `hello`, `session_up`, then any number of `notify`, `summarize`, `keeps`,
+/// `manifest`, `read`, `barrier`, `beat`, then `session_down`. A session that fails half-way may have had its
 /// `hello` and nothing else, and a `hello` may come while an older session is still up. Sessions with the same peer about the same volume never overlap: the
 /// old one's `session_down` has returned before the new one's `session_up` is called, and no
 /// `notify` of a session runs when its `session_down` is called (unless it hung for ten seconds).
@@ -34,15 +34,21 @@ pub trait PeerService: Send + Sync + 'static {
     /// What is in ranges of node ids here, one part for each of at most
     /// [`lockstep_core::compare::ASKED_MAX`].
     fn summarize(&self, peer: PeerId, volume: VolumeId, ranges: &[NodeRange]) -> Result<Vec<Part>>;
-    /// The chunks of a content. If `kept`, only of one that the peer may rely on: it is on the disk
-    /// here for good and is not being given up.
+    /// Which of the contents, at most [`lockstep_core::limits::KEPT_ASKED_MAX`], the peer may rely
+    /// on: they are on the disk here for good and are not being given up. One answer for each.
+    fn keeps(
+        &self,
+        peer: PeerId,
+        volume: VolumeId,
+        contents: &[(NodeId, ContentRef)],
+    ) -> Result<Vec<bool>>;
+    /// The chunks of a content.
     fn manifest(
         &self,
         peer: PeerId,
         volume: VolumeId,
         node: NodeId,
         content: ContentRef,
-        kept: bool,
     ) -> Result<Manifest>;
     /// `len` bytes of a content from `offset` (never beyond its size), pushed into `sink` in
     /// order, in pieces of any size; `sink` answers `false` when the receiver is gone.

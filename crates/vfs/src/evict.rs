@@ -32,6 +32,9 @@ pub enum Stays {
     /// It is pinned, or below something that is.
     #[error("it is pinned: run `lockstep unpin` first")]
     Pinned,
+    /// Another eviction of it has not ended.
+    #[error("it is being evicted already: try again")]
+    Evicting,
     /// Nobody else is known to have the bytes.
     #[error(
         "no connected peer has it on its disk: see `lockstep status`, run `lockstep wait` first"
@@ -49,33 +52,42 @@ impl Volume {
     pub fn start_evicting(&self, node: NodeId) -> Result<Option<ContentRef>, Stays> {
         let mut state = self.write_state();
         let content = self.may_go(&state, node)?;
-        if content.is_some() {
-            state.residency.evicting.insert(node);
+        // Of two evictions of one file the end of the first would let the peer rely on it.
+        if content.is_some() && !state.residency.evicting.insert(node) {
+            return Err(Stays::Evicting);
         }
         Ok(content)
     }
 
-    /// Ends what [`Volume::start_evicting`] began: gives the bytes up if a peer `has` the content
-    /// for good and nothing changed meanwhile.
-    pub fn finish_evicting(
-        &self,
-        node: NodeId,
-        content: ContentRef,
-        has: bool,
-    ) -> Result<(), Stays> {
-        // The mark comes first: a crash in between must not have the bytes fetched again.
-        let outcome = match has {
-            true => self
-                .mark(node, Some(Mark::Evicted))
-                .map_err(|error| not_evicted(node, &error))
-                .and_then(|()| self.let_go(node, content)),
-            false => Err(Stays::OnlyHere),
+    /// Ends what [`Volume::start_evicting`] began: gives the bytes up of each file whose content a
+    /// peer `has` for good, if nothing changed meanwhile. One answer for each.
+    pub fn finish_evicting(&self, files: &[(NodeId, ContentRef, bool)]) -> Vec<Result<(), Stays>> {
+        let kept = files.iter().filter(|(.., has)| *has).map(|(node, ..)| *node).collect();
+        // The marks come first: a crash in between must not have the bytes fetched again.
+        let marked = self.mark(kept, Some(Mark::Evicted)).map_err(|error| not_evicted(&error));
+        let outcomes: Vec<_> = files
+            .iter()
+            .map(|(node, content, has)| match has {
+                true => marked.and_then(|()| self.let_go(*node, *content)),
+                false => Err(Stays::OnlyHere),
+            })
+            .collect();
+        let stay = |((node, _, has), outcome): (_, &Result<_, _>)| {
+            (has && outcome.is_err()).then_some(node)
         };
-        if has && outcome.is_err() && self.mark(node, None).is_err() {
-            tracing::debug!(%node, "a file that stays is marked as evicted");
+        let stay = files.iter().copied().zip(&outcomes).filter_map(stay).collect();
+        if self.mark(stay, None).is_err() {
+            tracing::debug!("files that stay are marked as evicted");
         }
-        self.write_state().residency.evicting.remove(&node);
-        outcome
+        // What is not written down yet is only that the bytes are absent, which a start sees below.
+        if let Err(error) = self.commit() {
+            tracing::debug!(%error, "an eviction is not written down yet");
+        }
+        let mut state = self.write_state();
+        for (node, ..) in files {
+            state.residency.evicting.remove(node);
+        }
+        outcomes
     }
 
     fn let_go(&self, node: NodeId, content: ContentRef) -> Result<(), Stays> {
@@ -84,7 +96,7 @@ impl Volume {
             return Err(Stays::Changing);
         }
         let replaced = self.put_placeholder(&state, node, content.size_bytes);
-        replaced.map_err(|error| not_evicted(node, &error))?;
+        replaced.map_err(|error| not_evicted(&error))?;
         if let Some(file) = state.replica.tree.node_mut(node).and_then(|n| n.file_mut()) {
             file.resident = false;
         }
@@ -94,7 +106,7 @@ impl Volume {
             cache.invalidate_node(node);
         }
         self.settle_holdings(node, None);
-        self.commit().map_err(|error| not_evicted(node, &error))
+        Ok(())
     }
 
     /// The content of `node` that may be given up; `None` if there are no bytes to give up.
@@ -150,22 +162,30 @@ impl Volume {
         self.name_alike(first, others)
     }
 
-    /// Whether a peer may rely on `content` of `node` being here: it is on the disk for good, and
-    /// is not being given up.
-    pub fn keeps(&self, node: NodeId, content: ContentRef) -> bool {
-        let here = || {
+    /// Which of these contents a peer may rely on being here: they are on the disk for good, and
+    /// are not being given up. One answer for each.
+    pub fn keeps(&self, contents: &[(NodeId, ContentRef)]) -> Vec<bool> {
+        let here = || -> Vec<bool> {
             let state = self.read_state();
-            let stands = state.replica.tree.node(node).filter(|n| !n.is_unlinked());
-            let file = stands.and_then(Node::file);
-            file.is_some_and(|f| f.resident && !f.dirty && f.content == content)
-                && !state.residency.evicting.contains(&node)
-                && !state.passed.is_written(node)
+            contents.iter().map(|(node, content)| is_kept(&state, *node, *content)).collect()
         };
-        here() && self.make_durable().is_ok() && here()
+        let before = here();
+        if !before.contains(&true) || self.make_durable().is_err() {
+            return vec![false; contents.len()];
+        }
+        before.into_iter().zip(here()).map(|(before, after)| before && after).collect()
     }
 }
 
-fn not_evicted(node: NodeId, error: &dyn std::fmt::Display) -> Stays {
-    tracing::warn!(%node, %error, "a file is not evicted");
+fn is_kept(state: &State, node: NodeId, content: ContentRef) -> bool {
+    let stands = state.replica.tree.node(node).filter(|n| !n.is_unlinked());
+    let file = stands.and_then(Node::file);
+    file.is_some_and(|f| f.resident && !f.dirty && f.content == content)
+        && !state.residency.evicting.contains(&node)
+        && !state.passed.is_written(node)
+}
+
+fn not_evicted(error: &dyn std::fmt::Display) -> Stays {
+    tracing::warn!(%error, "a file is not evicted");
     Stays::Disk
 }

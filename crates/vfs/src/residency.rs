@@ -198,7 +198,7 @@ impl Volume {
 
     /// Pins `node`: it and everything below it comes now, and stays.
     pub fn pin(&self, node: NodeId) -> Result<Extent, StateError> {
-        self.mark(node, Some(Mark::Pinned))?;
+        self.mark(vec![node], Some(Mark::Pinned))?;
         let mut extent = Extent::default();
         for (file, _) in self.files_below(node) {
             let mut state = self.write_state();
@@ -215,7 +215,7 @@ impl Volume {
     pub fn unpin(&self, node: NodeId) -> Result<bool, StateError> {
         let had = self.read_state().residency.pinned.contains(&node);
         if had {
-            self.mark(node, None)?;
+            self.mark(vec![node], None)?;
             let mut state = self.write_state();
             let State { residency, replica, wanted, .. } = &mut *state;
             wanted.retain(|node| residency.is_due(&replica.tree, *node));
@@ -223,11 +223,17 @@ impl Volume {
         Ok(had)
     }
 
-    pub(crate) fn mark(&self, node: NodeId, mark: Option<Mark>) -> Result<(), StateError> {
+    /// Sets, or takes away, the marks of `nodes`.
+    pub(crate) fn mark(&self, nodes: Vec<NodeId>, mark: Option<Mark>) -> Result<(), StateError> {
+        if nodes.is_empty() {
+            return Ok(());
+        }
         let value = mark.map(|mark| postcard::to_stdvec(&mark).expect("marks always encode"));
-        let records = vec![(format!("{RECORD_PREFIX}{:016x}", node.0), value)];
+        let name = |node: &NodeId| format!("{RECORD_PREFIX}{:016x}", node.0);
+        let records = nodes.iter().map(|node| (name(node), value.clone())).collect();
         self.db.commit(&StateBatch { records, ..StateBatch::default() })?;
-        self.write_state().residency.set(node, mark);
+        let mut state = self.write_state();
+        nodes.into_iter().for_each(|node| state.residency.set(node, mark));
         Ok(())
     }
 }

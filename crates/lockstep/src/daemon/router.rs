@@ -87,15 +87,23 @@ impl PeerService for Router {
         self.pump(volume)?.summarize(peer, ranges)
     }
 
+    fn keeps(
+        &self,
+        _: PeerId,
+        volume: VolumeId,
+        contents: &[(NodeId, ContentRef)],
+    ) -> Result<Vec<bool>> {
+        Ok(self.pump(volume)?.volume().keeps(contents))
+    }
+
     fn manifest(
         &self,
         peer: PeerId,
         volume: VolumeId,
         node: NodeId,
         content: ContentRef,
-        kept: bool,
     ) -> Result<Manifest> {
-        self.pump(volume)?.manifest(peer, node, content, kept)
+        self.pump(volume)?.manifest(peer, node, content)
     }
 
     fn read(

@@ -100,17 +100,8 @@ impl Pump {
         Ok(ranges.iter().map(|range| digests.part(*range)).collect())
     }
 
-    /// The chunks of a content; if `kept`, of one that the peer may rely on.
-    pub fn manifest(
-        &self,
-        _id: PeerId,
-        node: NodeId,
-        content: ContentRef,
-        kept: bool,
-    ) -> Result<Manifest> {
-        if kept && !self.volume.keeps(node, content) {
-            return Err(Refusal::Gone);
-        }
+    /// The chunks of a content.
+    pub fn manifest(&self, _id: PeerId, node: NodeId, content: ContentRef) -> Result<Manifest> {
         self.volume.manifest(node, content).map_err(refused)
     }
 

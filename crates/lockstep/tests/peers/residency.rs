@@ -156,6 +156,77 @@ fn two_peers_that_evict_at_the_same_moment_never_lose_the_bytes() {
     }
 }
 
+/// More files than one question asks about.
+const MANY: usize = 1_100;
+
+fn make_many(pair: &Pair, bytes: &[u8]) {
+    fs::create_dir(pair.a.at("d")).unwrap();
+    for number in 0..MANY {
+        fs::write(pair.a.at(format!("d/f{number}")), [&number.to_ne_bytes(), bytes].concat())
+            .unwrap();
+    }
+    pair.wait();
+}
+
+fn assert_many(side: &Peer, bytes: &[u8]) {
+    for number in 0..MANY {
+        let read = fs::read(side.at(format!("d/f{number}"))).unwrap();
+        assert!(read == [&number.to_ne_bytes(), bytes].concat(), "f{number} on {}", side.name);
+    }
+}
+
+#[test]
+fn of_a_directory_only_the_files_that_the_peer_has_are_evicted() {
+    let Some(pair) = Pair::on_demand() else { return };
+    let bytes = noise(9, 40_000);
+    make_many(&pair, &bytes);
+    let is_read = |number: usize| number.is_multiple_of(3);
+    (0..MANY)
+        .filter(|number| is_read(*number))
+        .for_each(|number| drop(fs::read(pair.b.at(format!("d/f{number}"))).unwrap()));
+    pair.wait();
+    let evicted = run(&pair.a, "evict", "d").success().json();
+    let read = (0..MANY).filter(|number| is_read(*number)).count();
+    assert_eq!(evicted["evicted"], read, "{evicted:#}");
+    assert_eq!(evicted["kept"], MANY - read);
+    assert!(evicted["reasons"][0]["reason"].as_str().unwrap().contains("no connected peer"));
+    for number in 0..MANY {
+        assert_ne!(is_here(&pair.a, &format!("d/f{number}")), is_read(number), "f{number}");
+    }
+    assert_many(&pair.a, &bytes);
+    assert_many(&pair.b, &bytes);
+    pair.identical();
+}
+
+#[test]
+fn two_peers_that_evict_a_directory_at_the_same_moment_never_lose_a_file() {
+    let pair = connected!();
+    let bytes = noise(10, 3_000);
+    make_many(&pair, &bytes);
+    for round in 0..3 {
+        let together = std::sync::Barrier::new(4);
+        // Two commands on each side: the end of one must not speak for the other.
+        let evict = |side: &Peer| {
+            together.wait();
+            for _ in 0..=round {
+                run(side, "evict", "d");
+            }
+        };
+        std::thread::scope(|threads| {
+            for side in [&pair.a, &pair.b, &pair.a, &pair.b] {
+                threads.spawn(|| evict(side));
+            }
+        });
+        let evicted = |side: &Peer| {
+            (0..MANY).filter(|number| !is_here(side, &format!("d/f{number}"))).count()
+        };
+        println!("round {round}: a gave up {}, b {}", evicted(&pair.a), evicted(&pair.b));
+        assert_many(&pair.a, &bytes);
+        assert_many(&pair.b, &bytes);
+        pair.wait();
+    }
+}
+
 /// `b` has never read it; on `a` it goes from below while nobody looks, and `b` names it anew.
 #[test]
 fn a_file_whose_bytes_nobody_has_is_named_and_its_removal_ends_it() {

@@ -9,6 +9,7 @@ use crate::support::dice::Dice;
 use crate::support::pair::{Layout, Pair};
 use crate::support::peer::Peer;
 use crate::support::repository::noise;
+use crate::support::tree::{walk, walk_names};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -119,7 +120,17 @@ fn storm(seed: u64, connect: fn() -> Option<Pair>) -> bool {
         peer.run(&["verify"]).success();
     }
     pair.identical();
+    for peer in [&pair.a, &pair.b] {
+        shows_what_is_below(peer);
+    }
     true
+}
+
+/// No listing and no name that the kernel keeps is older than the disk: `verify` does not look there.
+fn shows_what_is_below(peer: &Peer) {
+    let (shown, mut below) = (walk(peer.mnt()), walk_names(&peer.backing));
+    below.retain(|path| !path.starts_with(".lockstep"));
+    assert_eq!(shown.into_keys().collect::<Vec<_>>(), below, "shown and below {}", peer.name);
 }
 
 fn storms(connect: fn() -> Option<Pair>) {

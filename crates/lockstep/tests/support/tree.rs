@@ -60,6 +60,24 @@ pub fn walk(root: &Path) -> BTreeMap<PathBuf, Entry> {
     found
 }
 
+/// The names below `root`, and `root` itself as the empty path, in order.
+pub fn walk_names(root: &Path) -> Vec<PathBuf> {
+    let (mut found, mut open) = (Vec::new(), vec![PathBuf::new()]);
+    while let Some(path) = open.pop() {
+        for entry in std::fs::read_dir(root.join(&path)).into_iter().flatten() {
+            let entry = entry.expect("readdir goes on");
+            let child = path.join(entry.file_name());
+            match entry.file_type().expect("readdir tells the type").is_dir() {
+                true => open.push(child),
+                false => found.push(child),
+            }
+        }
+        found.push(path);
+    }
+    found.sort_unstable();
+    found
+}
+
 fn read_entry(path: &Path) -> std::io::Result<Entry> {
     let meta = path.symlink_metadata()?;
     let content = match meta.mode() & libc::S_IFMT {

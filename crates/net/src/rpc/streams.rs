@@ -49,13 +49,12 @@ impl Rpc {
         let session = self.session(&request.volume, &STREAMS)?;
         let node = wire::node(request.node)?;
         let content = wire::content(request.content.as_ref())?;
-        let kept = request.kept;
         self.produce(
             session,
             |data| proto::ManifestPart { data },
             move |service, session, sink| {
                 let (peer, volume) = (session.peer, session.volume);
-                let manifest = service.manifest(peer, volume, node, content, kept)?;
+                let manifest = service.manifest(peer, volume, node, content)?;
                 sink(Bytes::from(manifest.encode()));
                 Ok(())
             },

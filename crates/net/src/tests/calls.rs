@@ -57,6 +57,9 @@ async fn every_call(link: &Link) {
     let manifest = link.manifest(NODE, content(40_960)).await.unwrap();
     assert_eq!(manifest.chunks.len(), 10);
     assert_eq!(link.manifest(NODE, ContentRef::default()).await, Err(Refusal::Gone));
+    let asked = [(NODE, content(5)), (NODE, ContentRef::default()), (NODE, content(6))];
+    assert_eq!(link.keeps(&asked).await, Ok(vec![true, false, true]));
+    assert!(matches!(link.keeps(&[asked[0]; 1025]).await, Err(Refusal::Invalid(_))));
     let ranges = [lockstep_core::NodeRange::ALL; 32];
     let parts = link.summarize(&ranges).await.unwrap();
     assert_eq!(parts, vec![lockstep_core::Part::Listed(vec![(NodeId(0), 7)]); 32]);

@@ -130,14 +130,16 @@ impl PeerService for Fake {
         Ok(ranges.iter().map(|range| Part::Listed(vec![(range.first, 7)])).collect())
     }
 
-    fn manifest(
+    fn keeps(
         &self,
         _: PeerId,
         _: VolumeId,
-        _: NodeId,
-        content: ContentRef,
-        _: bool,
-    ) -> Result<Manifest> {
+        contents: &[(NodeId, ContentRef)],
+    ) -> Result<Vec<bool>> {
+        Ok(contents.iter().map(|(_, content)| content.size_bytes > 0).collect())
+    }
+
+    fn manifest(&self, _: PeerId, _: VolumeId, _: NodeId, content: ContentRef) -> Result<Manifest> {
         if content.size_bytes == 0 {
             return Err(Refusal::Gone);
         }

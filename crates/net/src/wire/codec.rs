@@ -37,6 +37,8 @@ bounded!(
     ReadResponse,
     ManifestRequest,
     ManifestPart,
+    KeepsRequest,
+    KeepsResponse,
     SummarizeRequest,
     SummarizeResponse,
     BarrierRequest,

@@ -391,3 +391,26 @@ fn summaries_survive_the_wire_and_mutated_ones_never_panic() {
     assert!(decode_ranges(&Bytes::from(vec![0; 16 * 33])).is_err());
     assert!(decode_ranges(&Bytes::from(vec![0; 17])).is_err());
 }
+
+#[test]
+fn contents_to_be_kept_survive_the_wire_and_impossible_ones_are_refused() {
+    use super::{decode_contents, decode_kept, encode_contents, encode_kept};
+    use lockstep_core::{ContentHash, ContentRef};
+    let one = (NodeId((1 << 48) | 7), ContentRef { size_bytes: 5, hash: ContentHash([3; 32]) });
+    let empty = (one.0, ContentRef::default());
+    let many = vec![one; 1024];
+    assert_eq!(decode_contents(&encode_contents(&many)), Ok(many.clone()));
+    assert_eq!(decode_contents(&encode_contents(&[one, empty])), Ok(vec![one, empty]));
+    assert!(decode_contents(&encode_contents(&[&many[..], &[one]].concat())).is_err());
+    assert!(decode_contents(&encode_contents(&many).slice(..47)).is_err());
+    let impossible = |node, size_bytes, hash| {
+        let content = ContentRef { size_bytes, hash: ContentHash(hash) };
+        decode_contents(&encode_contents(&[(node, content)])).is_err()
+    };
+    assert!(impossible(NodeId(7), 5, [3; 32]), "nobody draws such a number");
+    assert!(impossible(one.0, u64::MAX, [3; 32]) && impossible(one.0, 0, [3; 32]));
+    assert!(impossible(one.0, 5, [0; 32]));
+    assert_eq!(decode_kept(&encode_kept(&[true, false]), 2), Ok(vec![true, false]));
+    assert_eq!(decode_kept(&Bytes::from_static(&[1, 2]), 2), Ok(vec![true, false]));
+    assert!(decode_kept(&encode_kept(&[true, false]), 3).is_err());
+}

@@ -44,8 +44,8 @@ impl Calls {
             2 => {
                 let begun = side.volume.start_evicting(node).ok().flatten();
                 if let Some(content) = begun {
-                    let has = peer.volume.keeps(node, content);
-                    let _ = side.volume.finish_evicting(node, content, has);
+                    let has = peer.volume.keeps(&[(node, content)])[0];
+                    let _ = side.volume.finish_evicting(&[(node, content, has)]);
                 }
             }
             _ => {
