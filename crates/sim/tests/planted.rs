@@ -3,27 +3,15 @@
 #![allow(clippy::print_stdout, reason = "tests report what they measured")]
 
 use lockstep_core::planted::{Bug, plant};
-use lockstep_sim::{Plan, VolumePlan, run, run_volumes};
+use lockstep_sim::{Failure, Plan, VolumePlan, run, run_volumes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `plan` with `bug` until a seed fails, at most `seeds` of them.
-fn is_found(bug: Bug, plan: Plan, seeds: u64) {
-    plant(Some(bug));
-    let fails = |seed: &u64| {
-        let result = catch_unwind(AssertUnwindSafe(|| run(*seed, plan, &mut |_| ())));
-        !matches!(result, Ok(Ok(())))
-    };
-    let found = (0..seeds).find(fails);
-    plant(None);
-    println!("{bug:?}: seed {found:?} of {seeds}");
-    assert!(found.is_some(), "{bug:?} is not found within {seeds} seeds");
-}
-
-/// The same with whole volumes. A seed that fails without the bug too finds nothing.
-fn is_found_in_volumes(bug: Bug, plan: VolumePlan, seeds: u64) {
+/// Runs seeds with `bug` until one fails, at most `seeds` of them. A seed that fails without the bug
+/// too finds nothing.
+fn is_found(bug: Bug, seeds: u64, run: impl Fn(u64) -> Result<(), Failure>) {
     let fails = |bug: Option<Bug>, seed: u64| {
         plant(bug);
-        let result = catch_unwind(AssertUnwindSafe(|| run_volumes(seed, plan, &mut |_| ())));
+        let result = catch_unwind(AssertUnwindSafe(|| run(seed)));
         plant(None);
         !matches!(result, Ok(Ok(())))
     };
@@ -32,16 +20,16 @@ fn is_found_in_volumes(bug: Bug, plan: VolumePlan, seeds: u64) {
     assert!(found.is_some(), "{bug:?} is not found within {seeds} seeds");
 }
 
-macro_rules! planted_in_volumes {
-    ($($test:ident: $bug:ident, $plan:ident, $seeds:literal;)*) => {
+macro_rules! planted {
+    ($run:ident, $plans:ident: $($test:ident: $bug:ident, $plan:ident, $seeds:literal;)*) => {
         $(#[test]
         fn $test() {
-            is_found_in_volumes(Bug::$bug, VolumePlan::$plan, $seeds);
+            is_found(Bug::$bug, $seeds, |seed| $run(seed, $plans::$plan, &mut |_| ()));
         })*
     };
 }
 
-planted_in_volumes! {
+planted! { run_volumes, VolumePlan:
     acknowledge_unsynced: AckUnsynced, POWER, 300;
     fsync_nothing: FsyncNothing, POWER, 300;
     trust_what_a_transfer_left: TrustResumed, POWER, 300;
@@ -52,16 +40,7 @@ planted_in_volumes! {
     keep_nothing: KeepNothing, IN_FLIGHT, 300;
 }
 
-macro_rules! planted {
-    ($($test:ident: $bug:ident, $plan:ident, $seeds:literal;)*) => {
-        $(#[test]
-        fn $test() {
-            is_found(Bug::$bug, Plan::$plan, $seeds);
-        })*
-    };
-}
-
-planted! {
+planted! { run, Plan:
     skip_ack: SkipAck, IN_FLIGHT, 10;
     apply_out_of_order: ApplyOutOfOrder, IN_FLIGHT, 300;
     apply_twice: ApplyTwice, IN_FLIGHT, 50;

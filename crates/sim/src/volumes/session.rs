@@ -54,23 +54,27 @@ struct Lane {
     latency_ms: usize,
 }
 
-/// All sessions that are up, by direction.
+/// All sessions that are up.
 #[derive(Default)]
-pub struct Sessions(BTreeMap<(usize, usize), Lane>, Causes);
+pub struct Sessions {
+    /// By direction: from whom, to whom.
+    lanes: BTreeMap<(usize, usize), Lane>,
+    causes: Causes,
+}
 
 impl Sessions {
     pub fn is_up(&self, a: usize, b: usize) -> bool {
-        self.0.contains_key(&(a, b))
+        self.lanes.contains_key(&(a, b))
     }
 
     /// Whether an answer comes: both directions work.
     pub fn answers(&self, a: usize, b: usize) -> bool {
-        let works = |key| self.0.get(&key).is_some_and(|lane| !lane.is_dead);
+        let works = |key| self.lanes.get(&key).is_some_and(|lane| !lane.is_dead);
         works((a, b)) && works((b, a))
     }
 
     pub fn half_open(&mut self, from: usize, to: usize) {
-        if let Some(lane) = self.0.get_mut(&(from, to)) {
+        if let Some(lane) = self.lanes.get_mut(&(from, to)) {
             lane.is_dead = true;
         }
     }
@@ -81,18 +85,20 @@ impl Sessions {
     }
 
     pub fn is_quiet(&self) -> bool {
-        self.0.values().all(|lane| lane.queue.is_empty())
+        self.lanes.values().all(|lane| lane.queue.is_empty())
     }
 
     fn send(&mut self, from: usize, to: usize, message: Message, now: Duration, rng: &mut Rng) {
-        let Some(lane) = self.0.get_mut(&(from, to)).filter(|lane| !lane.is_dead) else { return };
+        let Some(lane) = self.lanes.get_mut(&(from, to)).filter(|lane| !lane.is_dead) else {
+            return;
+        };
         let delay = Duration::from_millis(1 + rng.below(lane.latency_ms) as u64);
         let after = lane.queue.back().map_or(Duration::ZERO, |(at, _)| *at);
         lane.queue.push_back((after.max(now + delay), message));
     }
 
     fn arrived(&mut self, from: usize, to: usize, now: Duration) -> Option<Message> {
-        let lane = self.0.get_mut(&(from, to))?;
+        let lane = self.lanes.get_mut(&(from, to))?;
         lane.queue.front().filter(|(at, _)| *at <= now)?;
         lane.queue.pop_front().map(|(_, message)| message)
     }
@@ -130,7 +136,7 @@ pub fn connect(
     }
     for (from, to, theirs) in [(a, b, of_b), (b, a, of_a)] {
         let latency_ms = [2, 20, 400][rng.below(3)];
-        sessions.0.insert((from, to), Lane { latency_ms, ..Lane::default() });
+        sessions.lanes.insert((from, to), Lane { latency_ms, ..Lane::default() });
         if let Some(end) = hosts[from].peers.get_mut(&to) {
             (end.theirs, end.sent, end.in_flight) = (Some(theirs), None, 0);
             end.inbox.clear();
@@ -146,14 +152,14 @@ pub fn connect(
 /// Ends the session between two.
 pub fn cut(hosts: &mut [Host], sessions: &mut Sessions, a: usize, b: usize) {
     for (from, to) in [(a, b), (b, a)] {
-        sessions.0.remove(&(from, to));
+        sessions.lanes.remove(&(from, to));
         if let Some(end) = hosts[from].peers.get_mut(&to) {
             (end.theirs, end.sent) = (None, None);
             end.inbox.clear();
         }
     }
     for host in [a, b] {
-        let online = sessions.0.keys().any(|(from, _)| *from == host);
+        let online = sessions.lanes.keys().any(|(from, _)| *from == host);
         if let Some(volume) = &hosts[host].volume {
             volume.set_online(online);
         }
@@ -172,7 +178,7 @@ impl Exchange<'_> {
     /// Offers some of the log of `from` to `to`. False if there was nothing to offer.
     pub fn ship(&mut self, from: usize, to: usize) -> bool {
         let Some(volume) = self.hosts[from].volume.clone() else { return false };
-        self.sessions.1.note(&volume, from, self.hosts.len());
+        self.sessions.causes.note(&volume, from, self.hosts.len());
         let Some(end) = self.hosts[from].peers.get(&to) else { return false };
         let Some(theirs) = end.theirs.filter(|_| end.in_flight < IN_FLIGHT_MAX) else {
             return false;
@@ -277,7 +283,7 @@ impl Exchange<'_> {
             return false;
         };
         volume.reads_log_of(slot(from), theirs.incarnation);
-        let due = self.sessions.1.due(&volume, to, from, &batch);
+        let due = self.sessions.causes.due(&volume, to, from, &batch);
         match volume.apply(slot(from), &batch[..due]) {
             Ok(()) if due < batch.len() => {}
             Ok(()) => {
