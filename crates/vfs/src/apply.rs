@@ -324,9 +324,15 @@ fn note_stale(state: &State, effect: &Effect, stale: &mut Vec<Stale>) {
         Effect::Adopted { was, place, .. } => {
             stale.extend([Stale::Entry(place.clone()), Stale::Node(*was)]);
         }
-        Effect::Perm { node }
-        | Effect::Times { node }
-        | Effect::Xattr { node, .. }
-        | Effect::Wanted { node } => stale.push(Stale::Node(*node)),
+        Effect::Perm { node } | Effect::Times { node } | Effect::Xattr { node, .. } => {
+            stale.push(Stale::Node(*node))
+        }
+        Effect::Wanted { node } => {
+            let file = state.replica.tree.node(*node).and_then(|n| n.file());
+            // What waits for its bytes is not shown.
+            if file.is_none_or(|file| file.incoming.is_none()) {
+                stale.push(Stale::Node(*node));
+            }
+        }
     }
 }

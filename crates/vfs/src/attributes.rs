@@ -8,7 +8,7 @@ use lockstep_core::{NodeId, Op, Perm, Timespec, limits};
 impl Volume {
     /// What `stat` shows.
     pub fn getattr(&self, node: NodeId) -> Result<Stat> {
-        self.read_state().stat(node, &*self.disk)
+        self.stat(&self.read_state(), node)
     }
 
     /// Sets what `set` names, size first.

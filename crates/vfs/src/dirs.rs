@@ -34,14 +34,14 @@ impl Volume {
         let dots = [(&b"."[..], node), (&b".."[..], state.replica.tree.parent(node))];
         for (at, (name, id)) in (1..).zip(dots) {
             if cursor < at {
-                let stat = state.stat(id, &*self.disk)?;
+                let stat = self.stat(&state, id)?;
                 if emit(DirEntry { name, cursor: at, stat: &stat }) {
                     return Ok(());
                 }
             }
         }
         for (at, name, id) in entries.after(cursor.saturating_sub(DOTS)) {
-            let Ok(stat) = state.stat(id, &*self.disk) else { continue };
+            let Ok(stat) = self.stat(&state, id) else { continue };
             let entry = DirEntry { name: name.as_bytes(), cursor: at + DOTS, stat: &stat };
             if emit(entry) {
                 break;

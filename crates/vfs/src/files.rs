@@ -2,6 +2,7 @@
 
 use crate::errno::{Errno, Result};
 use crate::request::{Fh, Opened};
+use crate::transfer::Transfer;
 use crate::volume::{Hold, State, Volume};
 use lockstep_core::planted::{self, Bug};
 use lockstep_core::{NodeId, limits};
@@ -58,6 +59,8 @@ pub(crate) struct Handle {
     pub writable: bool,
     /// Whether the kernel reads and writes its bytes by itself.
     pub passed: AtomicBool,
+    /// What it has begun to read while that was on its way, and not read to the end.
+    pub begun: Mutex<Option<Arc<Transfer>>>,
 }
 
 impl OpenFile {
@@ -96,7 +99,9 @@ impl Volume {
 
     /// Whether an operation on `fh` may have to wait for a peer.
     pub fn may_wait_fh(&self, fh: Fh) -> bool {
-        self.handle(fh).is_ok_and(|handle| handle.open.file.read().is_none())
+        let waits =
+            |open: &OpenFile| open.file.read().is_none() || self.replacing.contains(open.node);
+        self.handle(fh).is_ok_and(|handle| waits(&handle.open))
     }
 
     /// Opens a file; `flags` as of open(2).
@@ -119,7 +124,10 @@ impl Volume {
             (false, false) => Ok(()),
         };
         match prepared {
-            Ok(()) => Ok(Opened { direct: open.resident().is_none(), ..opened }),
+            Ok(()) => {
+                let direct = open.resident().is_none() || (opened.direct && !writable);
+                Ok(Opened { direct, ..opened })
+            }
             Err(error) => {
                 self.release(opened.fh);
                 Err(error)
@@ -223,9 +231,19 @@ impl Volume {
             users.opened.retain(|(_, at)| now.saturating_sub(*at) < READER_GRACE);
             users.opened.push((id, now));
         }
-        let handle = Handle { id, open: open.clone(), writable, passed: AtomicBool::new(passed) };
+        let handle = Handle {
+            id,
+            open: open.clone(),
+            writable,
+            passed: AtomicBool::new(passed),
+            begun: Mutex::default(),
+        };
         self.handles.write().insert(id, Arc::new(handle));
-        Opened { fh: Fh(id), keep_cache: true, direct: open.resident().is_none(), passed }
+        // What is empty may be at another length the next moment, with its bytes on their way:
+        // a read through the kernel's pages would be filled up to that.
+        let empty = state.replica.tree.node(open.node).is_none_or(|n| n.size_bytes() == 0);
+        let direct = open.resident().is_none() || (empty && !writable && !passed);
+        Opened { fh: Fh(id), keep_cache: true, direct, passed }
     }
 
     pub(crate) fn handle(&self, fh: Fh) -> Result<Arc<Handle>> {
@@ -234,18 +252,6 @@ impl Volume {
 
     pub(crate) fn open_disk_file(&self, node: NodeId) -> Option<Arc<dyn DiskFile>> {
         self.open_files.lock().get(&node).and_then(|open| open.resident())
-    }
-
-    /// Reads up to `len` bytes; fewer only at the end of the file. Waits for absent bytes.
-    pub fn read(&self, fh: Fh, offset: u64, len: u32) -> Result<Vec<u8>> {
-        let handle = self.handle(fh)?;
-        let mut buf = vec![0; len as usize];
-        let read = match handle.open.resident() {
-            Some(file) => file.read_at(&mut buf, offset)?,
-            None => self.read_absent(&handle.open, &mut buf, offset)?,
-        };
-        buf.truncate(read);
-        Ok(buf)
     }
 
     /// Called at each close(2) of a descriptor: nothing to do that release does not do better.

@@ -1,9 +1,8 @@
-//! Putting fetched content in place, and waiting for it.
+//! Putting fetched content in place.
 
-use crate::errno::{Errno, Result};
 use crate::files::OpenFile;
+use crate::replacing::Quiet;
 use crate::transfer::{FetchJob, Transfer};
-use crate::transfers::Demand;
 use crate::trash::TrashReason;
 use crate::volume::{State, Volume};
 use lockstep_core::{ContentRef, Kind, Manifest, NodeId, Perm, Times, Version, limits};
@@ -15,13 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How long a read of absent bytes waits while no peer is connected, before it fails with `EIO`.
-const OFFLINE_WAIT: Duration = Duration::from_secs(5);
-/// How long a read of absent bytes waits without any content arriving.
-const ABSENT_WAIT: Duration = Duration::from_secs(30);
 /// How long an open waits for new content that is just taking its place.
 const REPLACE_WAIT: Duration = Duration::from_secs(1);
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 impl Volume {
     /// Queues everything that is wanted, as at start or after a reconnect.
@@ -121,21 +115,33 @@ impl Volume {
     /// it is no longer wanted.
     pub fn install(&self, job: &FetchJob) -> io::Result<bool> {
         self.replacing.start(job.node);
-        let installed = loop {
+        let deadline = Instant::now() + REPLACE_WAIT;
+        let (installed, quiet) = loop {
             let open = self.open_file(job.node);
-            if let Some(open) = &open {
+            let quiet = open.as_ref().and_then(|open| {
                 self.wait_for_readers(open);
-            }
+                self.quiet(job.node, deadline)
+            });
             let _writers_wait = open.as_ref().map(|open| open.writing.write());
             let mut state = self.write_state();
             // Who opened it meanwhile may be about to write to the file that would be replaced.
             let opened = self.open_file(job.node);
-            if opened.is_none_or(|now| open.as_ref().is_some_and(|open| Arc::ptr_eq(open, &now))) {
+            let same =
+                opened.is_none_or(|now| open.as_ref().is_some_and(|open| Arc::ptr_eq(open, &now)));
+            if same && quiet.as_ref().is_none_or(Quiet::holds) {
                 let (content, version) = (job.content, job.version);
-                break self.put_in_place(&mut state, job.node, content, version, &job.transfer);
+                let put = self.put_in_place(&mut state, job.node, content, version, &job.transfer);
+                break (put, quiet);
             }
         };
-        self.tell_replaced(job.node);
+        match quiet {
+            Some(quiet) => {
+                drop(quiet);
+                self.replacing.finish(job.node);
+                self.transfers.progressed();
+            }
+            None => self.tell_replaced(job.node),
+        }
         if installed? {
             self.settle_holdings(job.node, Some(job.content));
             self.transfers.take_superseded(job.node);
@@ -323,93 +329,6 @@ impl Volume {
             }
         }
     }
-
-    /// The backing file with all bytes of the content, waiting for absent ones.
-    pub(crate) fn make_resident(&self, open: &Arc<OpenFile>) -> Result<Arc<dyn DiskFile>> {
-        self.wait_absent(open, |_| Ok(None), 0).and_then(|read| match read {
-            Waited::Resident(file) => Ok(file),
-            Waited::Read(_) => Err(Errno::Io),
-        })
-    }
-
-    /// Fills `buf` with bytes that may still be on their way.
-    pub(crate) fn read_absent(
-        &self,
-        open: &Arc<OpenFile>,
-        buf: &mut [u8],
-        offset: u64,
-    ) -> Result<usize> {
-        let size = self.read_state().replica.tree.node(open.node).map_or(0, |n| n.size_bytes());
-        let len = buf.len().min(size.saturating_sub(offset) as usize);
-        if len == 0 {
-            return Ok(0);
-        }
-        match self.wait_absent(
-            open,
-            |transfer| transfer.read_at(&mut buf[..len], offset),
-            offset,
-        )? {
-            Waited::Read(read) => Ok(read),
-            Waited::Resident(file) => Ok(file.read_at(buf, offset)?),
-        }
-    }
-
-    fn wait_absent(
-        &self,
-        open: &Arc<OpenFile>,
-        mut try_read: impl FnMut(&Transfer) -> io::Result<Option<usize>>,
-        offset: u64,
-    ) -> Result<Waited> {
-        let received = || self.transfers.counts.received_bytes.load(Ordering::Relaxed);
-        let refused = || self.transfers.counts.refused_chunks.load(Ordering::Relaxed);
-        let refused_before = refused();
-        let (mut deadline, mut before) = (self.clock.running() + ABSENT_WAIT, received());
-        let mut asked = None;
-        loop {
-            if let Some(file) = open.resident() {
-                return Ok(Waited::Resident(file));
-            }
-            let wanted = {
-                let state = self.read_state();
-                let stands = state.replica.tree.node(open.node).ok_or(Errno::Stale)?;
-                let Some(wanted) = stands.file().and_then(|f| f.wanted()) else {
-                    // It arrived between the two looks.
-                    let file = open
-                        .resident()
-                        .map_or_else(|| self.open_below(&state, open.node), |f| Ok(Some(f)))?;
-                    return file.map(Waited::Resident).ok_or(Errno::Stale);
-                };
-                if stands.is_unlinked() && state.gone_since(open.node, wanted.1).is_some() {
-                    return Err(Errno::Stale);
-                }
-                wanted
-            };
-            let transfer = self.transfers.transfer(open.node, wanted.0);
-            if let Some(read) = try_read(&transfer)? {
-                return Ok(Waited::Read(read));
-            }
-            if asked != Some(wanted) {
-                self.want_now(&mut self.write_state(), open.node);
-                self.transfers.demand(Demand { node: open.node, offset });
-                self.transfers.queue(open.node, true);
-                asked = Some(wanted);
-            }
-            let now = self.clock.running();
-            if self.transfers.offline_for(now, self.started) > OFFLINE_WAIT || now > deadline {
-                return Err(Errno::Io);
-            }
-            // A peer that keeps sending wrong bytes is not waited for any longer than a silent one.
-            if received() != before && refused() == refused_before {
-                (deadline, before) = (now + ABSENT_WAIT, received());
-            }
-            self.clock.pause(LOOK_AGAIN, &mut |pause| self.transfers.wait_progress(pause));
-        }
-    }
-}
-
-enum Waited {
-    Resident(Arc<dyn DiskFile>),
-    Read(usize),
 }
 
 /// Where a node stands below, under each of its names.

@@ -37,6 +37,8 @@ mod passed;
 mod plan;
 mod progress;
 mod ranges;
+mod reading;
+mod replacing;
 mod request;
 mod residency;
 mod reuse;

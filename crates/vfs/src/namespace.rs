@@ -28,9 +28,9 @@ impl Volume {
             return Err(Errno::NameTooLong);
         }
         match name {
-            b"." => state.stat(parent, &*self.disk),
-            b".." => state.stat(state.replica.tree.parent(parent), &*self.disk),
-            _ => state.stat(state.child(parent, name)?, &*self.disk),
+            b"." => self.stat(&state, parent),
+            b".." => self.stat(&state, state.replica.tree.parent(parent)),
+            _ => self.stat(&state, state.child(parent, name)?),
         }
     }
 
@@ -109,7 +109,7 @@ impl Volume {
         let perm = new_perm(&state, parent, caller, mode, body.kind() == Kind::Dir);
         on_disk(&path, self.backing_mode(perm, body.kind()))?;
         let node = self.record_new(&mut state, parent, entry, &path, body, perm)?;
-        let stat = state.stat(node, &*self.disk)?;
+        let stat = self.stat(&state, node)?;
         self.mutated(state);
         Ok(stat)
     }
@@ -176,7 +176,7 @@ impl Volume {
         let open = OpenFile::new(node, Some(file));
         self.open_files.lock().insert(node, open.clone());
         let opened = self.add_handle(&state, &open, flags);
-        let stat = state.stat(node, &*self.disk)?;
+        let stat = self.stat(&state, node)?;
         self.mutated(state);
         Ok((stat, opened))
     }
@@ -192,7 +192,7 @@ impl Volume {
         let existing = state.replica.tree.path(node).ok_or(Errno::NoEntry)?;
         self.disk.link(&existing, &path)?;
         state.replica.local(Op::Link { node, parent, name: entry, at: self.now() });
-        let stat = state.stat(node, &*self.disk)?;
+        let stat = self.stat(&state, node)?;
         self.mutated(state);
         Ok(stat)
     }

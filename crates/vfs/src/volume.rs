@@ -3,9 +3,10 @@
 use crate::clock::{Clock, SystemClock};
 use crate::errno::{Errno, Result};
 use crate::files::{Handle, OpenFile};
+use crate::replacing::Replacing;
 use crate::request::{Device, KernelCache, Stat};
 use crate::residency::Residency;
-use crate::signal::{Replacing, Signal};
+use crate::signal::Signal;
 use crate::transfers::Transfers;
 use lockstep_core::{
     Announcements, EntryName, Kind, LogCursor, NodeId, Replica, Slot, Timespec, limits,
@@ -296,6 +297,12 @@ impl Volume {
     /// Tells whether a peer that can answer is connected.
     pub fn set_online(&self, online: bool) {
         self.transfers.set_online(online, self.clock.running());
+    }
+
+    /// What the kernel is told of `id`.
+    pub(crate) fn stat(&self, state: &State, id: NodeId) -> Result<Stat> {
+        self.replacing.answers(id);
+        state.stat(id, &*self.disk)
     }
 
     /// `statvfs` of the disk below.

@@ -5,6 +5,7 @@ mod making;
 mod outbox;
 mod placeholders;
 mod replaced;
+mod turning;
 mod written;
 
 use lockstep_core::change::{Body, Change, Op, RenameTarget};
