@@ -18,7 +18,7 @@ use std::sync::Arc;
 const SHUTDOWN: libc::Ioctl = 0x8004_587d;
 /// `EXT4_GOING_FLAGS_NOLOGFLUSH`.
 const WITHOUT_FLUSHING: u32 = 2;
-const IMAGE_BYTES: u64 = 256 << 20;
+const IMAGE_BYTES: u64 = 1 << 30;
 
 /// The disk that holds everything of a peer: home, directory and mount point.
 pub struct PowerSupply {
