@@ -5,6 +5,7 @@
 //! stand in for the real [`PlainDisk`].
 #![forbid(unsafe_code)]
 
+pub mod aside;
 pub mod chunk;
 mod disk;
 mod plain;

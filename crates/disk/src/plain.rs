@@ -55,14 +55,14 @@ pub enum DiskError {
         /// The directory.
         dir: PathBuf,
     },
-    /// A file is in the way of Lockstep's own directory.
+    /// A file is in the place of one of Lockstep's own directories.
     #[error(
-        "{dir} holds a '.lockstep' that is not a directory of Lockstep's ({source}); move it \
-         away, then try again"
+        "{path} is in the way of a directory of Lockstep's own ({source}); move it away, then try \
+         again"
     )]
     NameTaken {
-        /// The directory.
-        dir: PathBuf,
+        /// What is in the way.
+        path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
@@ -120,8 +120,11 @@ impl PlainDisk {
         let root = open_root(dir)?;
         let claim = claim(&root, dir)?;
         let not_writable = |source| DiskError::NotWritable { dir: dir.into(), source };
-        let temp = PrivateDir::open_or_make(claim.fd(), "tmp").map_err(not_writable)?;
-        let kept = PrivateDir::open_or_make(claim.fd(), "keep").map_err(not_writable)?;
+        let own = |name| {
+            let made = PrivateDir::open_or_make(claim.fd(), name);
+            made.map_err(|source| not_made(dir, &Path::new(PRIVATE_DIR).join(name), source))
+        };
+        let (temp, kept) = (own("tmp")?, own("keep")?);
         let features = try_features(&temp).map_err(not_writable)?;
         placeholder::remove_unfinished(&temp).map_err(not_writable)?;
         tracing::debug!(dir = %dir.display(), ?features, "backing tree opened");
@@ -159,18 +162,22 @@ fn open_root(dir: &Path) -> Result<OwnedFd, DiskError> {
 
 /// Opens `.lockstep`, making it if need be, and locks it.
 fn claim(root: &OwnedFd, dir: &Path) -> Result<PrivateDir, DiskError> {
-    let claim = PrivateDir::open_or_make(root.as_fd(), PRIVATE_DIR).map_err(|source| {
-        let dir = dir.to_owned();
-        match Errno::from_io_error(&source) {
-            Some(Errno::NOTDIR | Errno::LOOP) => DiskError::NameTaken { dir, source },
-            Some(Errno::NOSYS) => DiskError::OldKernel { dir, source },
-            _ => DiskError::NotWritable { dir, source },
-        }
-    })?;
+    let claim = PrivateDir::open_or_make(root.as_fd(), PRIVATE_DIR)
+        .map_err(|source| not_made(dir, Path::new(PRIVATE_DIR), source))?;
     match rustix::fs::flock(claim.fd(), FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(claim),
         Err(Errno::WOULDBLOCK) => Err(DiskError::InUse { dir: dir.into() }),
         Err(errno) => Err(DiskError::Unreachable { dir: dir.into(), source: errno.into() }),
+    }
+}
+
+/// Why the directory `name` of Lockstep's own cannot be made below `dir`.
+fn not_made(dir: &Path, name: &Path, source: io::Error) -> DiskError {
+    let (path, dir) = (dir.join(name), dir.to_owned());
+    match Errno::from_io_error(&source) {
+        Some(Errno::NOTDIR | Errno::LOOP) => DiskError::NameTaken { path, source },
+        Some(Errno::NOSYS) => DiskError::OldKernel { dir, source },
+        _ => DiskError::NotWritable { dir, source },
     }
 }
 

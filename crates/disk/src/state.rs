@@ -8,7 +8,6 @@
 //! synced. After a failed write (a full disk) the database refuses further ones until it is opened anew;
 //! that happens here, at the next call, so that commits succeed again once there is space.
 
-mod aside;
 mod error;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
@@ -16,13 +15,14 @@ mod holdings;
 mod journal;
 mod opened;
 
-pub use aside::DAMAGED_KEPT_MAX;
 pub use error::StateError;
 pub use holdings::{Holding, Whereabouts};
+pub use journal::Cut;
 
+use crate::aside;
 use error::Fault;
 use lockstep_core::{ContentRef, Manifest, NodeId, Sequence};
-use opened::{Claim, Opened, claim};
+use opened::{Claim, DATABASE_DIR, Opened, claim};
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 
@@ -94,6 +94,7 @@ pub trait StateStore: Send + Sync + 'static {
 /// The state database of one volume. Methods may be called from several threads; they take turns.
 pub struct StateDb {
     dir: PathBuf,
+    cut: Option<Cut>,
     /// `None` only between a failed write and the next successful opening.
     opened: Mutex<Option<Opened>>,
     /// Released last.
@@ -103,19 +104,37 @@ pub struct StateDb {
 impl StateDb {
     /// Opens the database in `dir`, making both if they are missing.
     pub fn open(dir: &Path) -> Result<StateDb, StateError> {
+        if is_no_directory(dir) {
+            let source = Fault::shape("it is a file, not a directory");
+            return Err(StateError::Corrupt { dir: dir.into(), source });
+        }
         let claim = claim(dir)?;
-        let opened = guarded(|| Opened::open(dir)).map_err(|f| StateError::opening(dir, f))?;
-        Ok(StateDb { dir: dir.into(), opened: Mutex::new(Some(opened)), _claim: claim })
+        let (opened, cut) =
+            guarded(|| Opened::open(dir, Some(dir))).map_err(|f| StateError::opening(dir, f))?;
+        Ok(StateDb { dir: dir.into(), cut, opened: Mutex::new(Some(opened)), _claim: claim })
     }
 
     /// Moves the files of a damaged database in `dir` aside, so that the next opening makes a new
-    /// one. Answers where they are; the oldest of more than [`DAMAGED_KEPT_MAX`] go. `now` names
-    /// the moment.
-    pub fn set_aside(dir: &Path, now: &str) -> Result<PathBuf, StateError> {
-        let _claim = claim(dir)?;
+    /// one. Answers where they are.
+    pub fn set_aside(dir: &Path) -> Result<PathBuf, StateError> {
         let unreadable = |source| StateError::Unreadable { dir: dir.into(), source };
-        aside::set_aside(dir, now).map_err(unreadable)
+        if is_no_directory(dir) {
+            return aside::set_aside(dir).map_err(unreadable);
+        }
+        let _claim = claim(dir)?;
+        aside::set_aside(&dir.join(DATABASE_DIR)).map_err(unreadable)
     }
+
+    /// What was cut off the journal when the database was opened, if an interrupted write had torn
+    /// it: everything before is there.
+    pub fn cut(&self) -> Option<&Cut> {
+        self.cut.as_ref()
+    }
+}
+
+/// Whether something else is in the directory's place.
+fn is_no_directory(dir: &Path) -> bool {
+    dir.metadata().is_ok_and(|found| !found.is_dir())
 }
 
 impl StateStore for StateDb {
@@ -191,7 +210,8 @@ impl StateDb {
         let opened = match slot.take() {
             Some(opened) => opened,
             None => {
-                let opened = guarded(|| Opened::open(&self.dir))
+                // What the failed write left was never told to be committed: nothing to keep.
+                let (opened, _) = guarded(|| Opened::open(&self.dir, None))
                     .map_err(|f| StateError::opening(&self.dir, f))?;
                 tracing::warn!("state database opened anew after a failed write");
                 opened

@@ -167,5 +167,7 @@ impl StateError {
 
 fn is_damage(error: &io::Error) -> bool {
     use io::ErrorKind::{AlreadyExists, InvalidData, InvalidInput, NotFound, UnexpectedEof};
+    use io::ErrorKind::{IsADirectory, NotADirectory};
     matches!(error.kind(), NotFound | UnexpectedEof | InvalidData | InvalidInput | AlreadyExists)
+        || matches!(error.kind(), IsADirectory | NotADirectory)
 }

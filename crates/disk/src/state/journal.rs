@@ -12,6 +12,7 @@
 //! bytes, `FJL\x03`), integers little-endian. New journals are 64 MiB of zeros.
 
 use super::error::Fault;
+use crate::aside::set_bytes_aside;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -24,17 +25,50 @@ const SECTOR_BYTES: u64 = 512;
 const ZEROS_BYTES: usize = 8;
 const END_MAGIC: &[u8] = b"FJL\x03";
 
-/// Cuts the newest journal of the closed database in `database` before its first torn batch.
-/// Older journals were synced before the newest was made.
-pub(super) fn cut_tear(database: &Path) -> Result<(), Fault> {
-    let Some(path) = newest(database)? else { return Ok(()) };
+/// What was cut off a journal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cut {
+    /// The journal.
+    pub journal: PathBuf,
+    /// Where the bytes are that were cut off; `None` if none had been written, or they could not be kept.
+    pub kept: Option<PathBuf>,
+}
+
+/// Cuts the newest journal of the closed database in `database` before its first torn batch, and
+/// keeps in `keep_in` what stood behind. Older journals were synced before the newest was made.
+pub(super) fn cut_tear(database: &Path, keep_in: Option<&Path>) -> Result<Option<Cut>, Fault> {
+    let Some(path) = newest(database)? else { return Ok(None) };
     let file = File::open(&path)?;
     let len = file.metadata()?.len();
-    let Some(kept_bytes) = whole_bytes(BufReader::new(file), len)? else { return Ok(()) };
+    let Some(kept_bytes) = whole_bytes(BufReader::new(&file), len)? else { return Ok(None) };
+    let kept = keep_in.map(|dir| keep_tail(dir, &path, &file, kept_bytes)).transpose();
+    // On a full disk, the cut matters and what was cut off does not.
+    let kept = kept.unwrap_or_else(|error| {
+        tracing::warn!(%error, "what is cut off the state journal cannot be kept");
+        None
+    });
     tracing::warn!(kept_bytes, "state journal cut where an interrupted write tore it");
     let file = File::options().write(true).open(&path)?;
     file.set_len(kept_bytes)?;
-    Ok(file.sync_all()?)
+    file.sync_all()?;
+    Ok(Some(Cut { journal: path, kept: kept.flatten() }))
+}
+
+fn keep_tail(dir: &Path, path: &Path, file: &File, offset: u64) -> io::Result<Option<PathBuf>> {
+    match written_after(file, offset)? {
+        tail if tail.is_empty() => Ok(None),
+        tail => set_bytes_aside(dir, path, &tail).map(Some),
+    }
+}
+
+/// What the file holds behind its first `offset` bytes, without the zeros at its end.
+fn written_after(mut file: &File, offset: u64) -> io::Result<Vec<u8>> {
+    let mut tail = Vec::new();
+    file.seek(SeekFrom::Start(offset))?;
+    file.read_to_end(&mut tail)?;
+    let written = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    tail.truncate(written);
+    Ok(tail)
 }
 
 /// Where the history that is whole ends, if not at the end of a journal of `len` bytes.

@@ -6,7 +6,7 @@
 use super::StateBatch;
 use super::error::{Fault, StateError};
 use super::holdings::{Holding, Holdings};
-use super::journal::cut_tear;
+use super::journal::{Cut, cut_tear};
 use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use lockstep_core::{ContentRef, Manifest, NodeId, Sequence};
 use std::fs::{self, File, TryLockError};
@@ -82,17 +82,19 @@ pub(super) fn claim(dir: &Path) -> Result<Claim, StateError> {
 }
 
 impl Opened {
-    /// Opens the database in `dir`, which this process has claimed; makes it if it is missing.
-    pub(super) fn open(dir: &Path) -> Result<Opened, Fault> {
+    /// Opens the database in `dir`, which this process has claimed; makes it if it is missing. Says
+    /// that it had to cut its journal, and keeps in `keep_in` what it cut off.
+    pub(super) fn open(dir: &Path, keep_in: Option<&Path>) -> Result<(Opened, Option<Cut>), Fault> {
         let database = dir.join(DATABASE_DIR);
+        let mut cut = None;
         if !database.try_exists()? {
             make(dir)?;
         } else if !database.join(COMPLETE_MARKER).try_exists()? {
             return Err(Fault::shape("its version file is missing"));
         } else {
-            cut_tear(&database)?;
+            cut = cut_tear(&database, keep_in)?;
         }
-        Opened::open_engine(&database)
+        Ok((Opened::open_engine(&database)?, cut))
     }
 
     fn open_engine(database: &Path) -> Result<Opened, Fault> {

@@ -133,8 +133,15 @@ fn a_journal_with_a_page_missing_holds_what_came_before_it() {
     let journal = dir.path().join("v1/0.jnl");
     let mut torn = fs::read(&journal).unwrap();
     torn[8192..12_288].fill(0);
-    fs::write(&journal, torn).unwrap();
+    fs::write(&journal, &torn).unwrap();
     let db = StateDb::open(dir.path()).unwrap();
+    let cut = db.cut().expect("it says that it cut something off");
+    assert_eq!(cut.journal, journal);
+    let kept = fs::read(cut.kept.as_ref().expect("and keeps it")).unwrap();
+    assert!(kept.len() > 30_000 - 4096 && torn.windows(kept.len()).any(|part| part == kept));
+    drop(db);
+    let db = StateDb::open(dir.path()).unwrap();
+    assert_eq!(db.cut(), None, "what was cut is whole again");
     assert_holds_exactly(&db, 1);
     assert_eq!(db.meta("big").unwrap(), None);
 }

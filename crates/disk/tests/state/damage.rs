@@ -61,12 +61,19 @@ fn another_format_is_told_apart() {
 }
 
 #[test]
-fn a_file_in_the_directory_s_place_is_unreadable() {
-    let dir = TempDir::new().unwrap();
-    let file = dir.path().join("state");
-    fs::write(&file, b"").unwrap();
-    let error = StateDb::open(&file).err().unwrap();
-    assert!(matches!(error, StateError::Unreadable { .. }), "{error}");
+fn a_file_in_the_place_of_a_directory_is_damage_and_kept_aside() {
+    for name in ["state", "state/v1"] {
+        let dir = TempDir::new().unwrap();
+        let (state, file) = (dir.path().join("state"), dir.path().join(name));
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, b"in the way").unwrap();
+        let error = StateDb::open(&state).err().unwrap();
+        assert!(error.is_damage(), "{name}: {error}");
+        let aside = StateDb::set_aside(&state).unwrap();
+        assert_eq!(fs::read(&aside).unwrap(), b"in the way");
+        assert!(aside.to_str().unwrap().starts_with(file.to_str().unwrap()), "{}", aside.display());
+        assert!(StateDb::open(&state).unwrap().load_nodes().unwrap().is_empty());
+    }
 }
 
 /// Every file of the database in turn, emptied and altered: damage, or every node as it was. Of

@@ -2,12 +2,10 @@
 //! the peers; if it is gone, likewise.
 
 use super::{Fresh, VolumeSpec};
-use lockstep_core::tree::civil;
 use lockstep_disk::Disk;
 use lockstep_disk::state::StateDb;
 use lockstep_vfs::{OpenError, Volume};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// For tests: a smaller limit of the changes that a log keeps for peers that are away.
 const KEEP_LOG: &str = "LOCKSTEP_LOG_KEPT_MAX";
@@ -19,11 +17,9 @@ pub(super) fn volume(
     fresh: Fresh,
 ) -> Result<(Arc<Volume>, Vec<String>), OpenError> {
     let mut notices = Vec::new();
-    let volume = match attempt(spec, &disk, fresh) {
+    let volume = match attempt(spec, &disk, fresh, &mut notices) {
         Err(damage) if damage.is_damage() => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let now = civil(now.as_secs() as i64).replace(' ', "-");
-            let kept = StateDb::set_aside(&spec.state_dir, &now)?;
+            let kept = StateDb::set_aside(&spec.state_dir)?;
             let notice = format!(
                 "the state of \"{}\" was damaged ({damage}): it is kept in {} and was rebuilt from \
                  the directory; the peers complete it",
@@ -32,7 +28,7 @@ pub(super) fn volume(
             );
             tracing::warn!(volume = %spec.id, "{notice}");
             notices.push(notice);
-            attempt(spec, &disk, Fresh::Existing)?
+            attempt(spec, &disk, Fresh::Existing, &mut notices)?
         }
         other => other?,
     };
@@ -56,7 +52,17 @@ fn attempt(
     spec: &VolumeSpec,
     disk: &Arc<dyn Disk>,
     fresh: Fresh,
+    notices: &mut Vec<String>,
 ) -> Result<Arc<Volume>, OpenError> {
     let db = StateDb::open(&spec.state_dir)?;
+    if let Some(cut) = db.cut() {
+        let kept = cut.kept.as_ref();
+        let kept = kept.map_or_else(String::new, |kept| format!(" and kept in {}", kept.display()));
+        notices.push(format!(
+            "the newest entries of {} were torn, as by a power cut or a kill: they were cut off{kept}; \
+             what they told comes from the directory and the peers again",
+            cut.journal.display()
+        ));
+    }
     Volume::start(Arc::clone(disk), db, spec.slot, &spec.host, fresh)
 }
