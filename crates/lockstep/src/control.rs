@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Longest request the daemon reads.
-pub const LINE_MAX_BYTES: u64 = 1024 * 1024;
+pub const LINE_MAX_BYTES: u64 = 64 * 1024;
 /// Longest answer a command reads: a full trash is tens of thousands of lines.
 pub const REPLY_MAX_BYTES: u64 = 256 * 1024 * 1024;
 

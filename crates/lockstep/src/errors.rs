@@ -14,6 +14,8 @@ pub enum Fault {
     Failed,
     /// Nothing was done because another daemon of the home is coming or going: asking again helps.
     Early,
+    /// There is a daemon, and it does not answer: exit code 1.
+    Silent,
 }
 
 /// A refused or failed command. It crosses the control socket, so it is plain text.
@@ -41,6 +43,16 @@ impl Failure {
     /// Nothing was done, and asking again may help at once.
     pub fn early(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Failure { fault: Fault::Early, message: message.into(), hint: hint.into() }
+    }
+
+    /// The daemon does not answer.
+    pub fn silent(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Failure { fault: Fault::Silent, message: message.into(), hint: hint.into() }
+    }
+
+    /// Whether the daemon does not answer.
+    pub fn is_silent(&self) -> bool {
+        self.fault == Fault::Silent
     }
 
     /// Whether nothing was done and asking again may help at once.
@@ -92,7 +104,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self.fault {
             Fault::Usage => 2,
-            Fault::Failed | Fault::Early => 1,
+            Fault::Failed | Fault::Early | Fault::Silent => 1,
         }
     }
 

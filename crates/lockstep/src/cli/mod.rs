@@ -214,6 +214,9 @@ fn stop(home: &Home) -> Outcome<Value> {
         return Ok(json!({ "stopped": false, "home": home.dir() }));
     }
     let asked = caller::call(home, &Request::Stop);
+    if asked.as_ref().is_err_and(Failure::is_silent) {
+        return asked;
+    }
     let deadline = Instant::now() + STOP_DEADLINE;
     while lock::HomeLock::is_held(home)? {
         if Instant::now() > deadline {

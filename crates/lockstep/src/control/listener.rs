@@ -7,14 +7,22 @@ use crate::home::Home;
 use serde_json::Value;
 use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
-/// Commands served at a time; further ones wait to be accepted.
-const CALLERS_MAX: usize = 64;
+/// Commands carried out at a time; further ones wait.
+const COMMANDS_MAX: usize = 64;
+/// Connections at a time; further ones wait to be accepted.
+const CALLERS_MAX: usize = 128;
+/// A caller whose request is not whole by then is let go.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
+/// Likewise one that has not taken its answer.
+const TAKING_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Carries out a request. It may block: it runs on the blocking pool.
 pub type Answer = Arc<dyn Fn(Request) -> Outcome<Value> + Send + Sync>;
@@ -23,29 +31,33 @@ pub type Answer = Arc<dyn Fn(Request) -> Outcome<Value> + Send + Sync>;
 pub fn bind(home: &Home) -> Outcome<UnixListener> {
     let socket = home.socket();
     let bound = || -> io::Result<UnixListener> {
-        match std::fs::remove_file(&socket) {
+        match std::fs::symlink_metadata(&socket) {
+            Ok(found) if found.file_type().is_socket() => std::fs::remove_file(&socket)?,
+            Ok(_) => return Err(io::Error::other("what is there is not a socket")),
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
+            Err(_) => {}
         }
         let listener = UnixListener::bind(SocketAddress::of(home)?.path())?;
         std::fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
         Ok(listener)
     };
     bound().map_err(|e| {
-        Failure::io("create the control socket", &socket, &e, "choose another --home DIR")
+        let hint = "move it away if it is there, or choose another --home DIR";
+        Failure::io("create the control socket", &socket, &e, hint)
     })
 }
 
 /// Serves callers until the future is dropped.
 pub async fn serve(listener: UnixListener, answer: Answer) {
     let places = Arc::new(Semaphore::new(CALLERS_MAX));
+    let commands = Arc::new(Semaphore::new(COMMANDS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
-                let answer = Arc::clone(&answer);
+                let (answer, commands) = (Arc::clone(&answer), Arc::clone(&commands));
                 tokio::spawn(async move {
-                    if let Err(reason) = converse(stream, answer).await {
+                    if let Err(reason) = converse(stream, answer, &commands).await {
                         tracing::debug!(%reason, "a control connection ended early");
                     }
                     drop(place);
@@ -53,13 +65,13 @@ pub async fn serve(listener: UnixListener, answer: Answer) {
             }
             Err(reason) => {
                 tracing::warn!(%reason, "cannot accept a control connection");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
-async fn converse(stream: UnixStream, answer: Answer) -> io::Result<()> {
+async fn converse(stream: UnixStream, answer: Answer, commands: &Semaphore) -> io::Result<()> {
     let caller = stream.peer_cred()?.uid();
     let own = rustix::process::geteuid().as_raw();
     if caller != own && caller != 0 {
@@ -69,27 +81,43 @@ async fn converse(stream: UnixStream, answer: Answer) -> io::Result<()> {
     let (reading, mut writing) = stream.into_split();
     let mut reading = BufReader::new(reading);
     loop {
-        let mut line = String::new();
-        (&mut reading).take(LINE_MAX_BYTES).read_line(&mut line).await?;
-        if !line.ends_with('\n') {
+        let mut line = Vec::new();
+        let mut limited = (&mut reading).take(LINE_MAX_BYTES);
+        timeout(REQUEST_DEADLINE, limited.read_until(b'\n', &mut line)).await??;
+        let whole = line.ends_with(b"\n");
+        let reply = match whole {
+            true => respond(&line, &answer, commands).await,
+            false if line.len() as u64 == LINE_MAX_BYTES => Err(too_long()),
+            false => return Ok(()),
+        };
+        let mut line = serde_json::to_vec(&Reply::of(reply))?;
+        line.push(b'\n');
+        timeout(TAKING_DEADLINE, writing.write_all(&line)).await??;
+        if !whole {
             return Ok(());
         }
-        let reply = Reply::of(respond(&line, &answer).await);
-        let mut line = serde_json::to_vec(&reply)?;
-        line.push(b'\n');
-        writing.write_all(&line).await?;
     }
 }
 
-async fn respond(line: &str, answer: &Answer) -> Outcome<Value> {
-    let request: Request = serde_json::from_str(line).map_err(|e| {
+async fn respond(line: &[u8], answer: &Answer, commands: &Semaphore) -> Outcome<Value> {
+    let request: Request = serde_json::from_slice(line).map_err(|e| {
         let hint = "the daemon may be another version: run `lockstep stop`, then try again";
         Failure::failed(format!("the daemon does not understand the request: {e}"), hint)
     })?;
+    if request == Request::Ping {
+        // It does not block, and says that the daemon is there however busy that is.
+        return answer(request);
+    }
+    let _place = commands.acquire().await.expect("never closed");
     let answer = Arc::clone(answer);
     tokio::task::spawn_blocking(move || answer(request)).await.unwrap_or_else(|e| {
         Err(Failure::failed(format!("the command broke inside the daemon: {e}"), "see its log"))
     })
+}
+
+fn too_long() -> Failure {
+    let message = format!("the request is longer than {LINE_MAX_BYTES} bytes");
+    Failure::failed(message, "give shorter paths and names")
 }
 
 #[cfg(test)]
@@ -115,7 +143,8 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(caller::call(&home, &Request::Status).unwrap()["fine"], true);
         assert_eq!(caller::call(&home, &Request::Start).unwrap_err().exit_code(), 2);
-        assert!(!caller::answers(&home));
+        let soon = std::time::Instant::now() + Duration::from_secs(10);
+        assert!(caller::answers(&home, soon));
 
         use std::io::{Read, Write};
         let mut raw = std::os::unix::net::UnixStream::connect(home.socket()).unwrap();

@@ -1,18 +1,17 @@
 //! Starting a daemon in the background and waiting until it answers.
 
 use super::detach::detach;
-use super::lock::{self, HomeLock};
+use super::lock::HomeLock;
 use crate::control::caller;
 use crate::errors::{Failure, Outcome};
 use crate::home::Home;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A daemon that does not answer within this time is given up.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+use caller::SILENCE_MAX as ANSWER_DEADLINE;
 const PAUSE: Duration = Duration::from_millis(10);
 /// A log longer than this is put aside before the next start.
 const LOG_MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -28,17 +27,18 @@ const NEXT_STEP: &str = "  next step: ";
 /// Returns when a daemon of `home` answers, one already running or a new one. Says which: `true`
 /// for a new one.
 pub fn ensure_running(home: &Home) -> Outcome<bool> {
-    if caller::answers(home) {
+    let deadline = Instant::now() + ANSWER_DEADLINE;
+    if caller::answers(home, deadline) {
         return Ok(false);
     }
     home.create()?;
-    await_change(home)?;
-    if caller::answers(home) {
+    await_change(home, deadline)?;
+    if caller::answers(home, deadline) {
         return Ok(false);
     }
     let (mut child, mut log_start) = spawn(home)?;
     let deadline = Instant::now() + ANSWER_DEADLINE;
-    while !caller::answers(home) {
+    while !caller::answers(home, deadline) {
         let ended = child.try_wait().ok().flatten();
         // Another command may have started one at the same moment: then ours lost, and that is fine.
         if let Some(status) = ended
@@ -50,7 +50,7 @@ pub fn ensure_running(home: &Home) -> Outcome<bool> {
             (child, log_start) = spawn(home)?;
         }
         if Instant::now() > deadline {
-            return Err(silent(home, child.id()));
+            return Err(caller::silent(home, ANSWER_DEADLINE));
         }
         std::thread::sleep(PAUSE);
     }
@@ -58,11 +58,10 @@ pub fn ensure_running(home: &Home) -> Outcome<bool> {
 }
 
 /// A daemon that lives and does not answer is just starting or just leaving: waits for either.
-fn await_change(home: &Home) -> Outcome<()> {
-    let deadline = Instant::now() + ANSWER_DEADLINE;
-    while HomeLock::is_held(home)? && !caller::answers(home) {
+fn await_change(home: &Home, deadline: Instant) -> Outcome<()> {
+    while HomeLock::is_held(home)? && !caller::answers(home, deadline) {
         if Instant::now() > deadline {
-            return Err(silent(home, lock::pid(home).unwrap_or_default()));
+            return Err(caller::silent(home, ANSWER_DEADLINE));
         }
         std::thread::sleep(PAUSE);
     }
@@ -71,13 +70,19 @@ fn await_change(home: &Home) -> Outcome<()> {
 
 fn spawn(home: &Home) -> Outcome<(Child, u64)> {
     let path = home.log_file();
-    let failed = |e: std::io::Error| Failure::io("start a daemon with its log in", &path, &e, "");
+    let failed = |e: std::io::Error| {
+        let hint =
+            "see that the home can be written, make room on its filesystem, or give --home DIR";
+        Failure::io("start a daemon with its log in", &path, &e, hint)
+    };
     if fs::metadata(&path).is_ok_and(|log| log.len() > LOG_MAX_BYTES) {
         fs::rename(&path, path.with_extension("log.old")).map_err(failed)?;
     }
     let log =
         OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
     let log_start = log.metadata().map_err(failed)?.len();
+    // On a full disk the daemon could not even say why it ends.
+    (&log).write_all(b"a command starts a daemon\n").map_err(failed)?;
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command
         .args(home.arguments())
@@ -118,16 +123,6 @@ fn read_from(home: &Home, log_start: u64) -> std::io::Result<String> {
     let mut bytes = Vec::new();
     log.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn silent(home: &Home, pid: u32) -> Failure {
-    Failure::failed(
-        format!(
-            "the daemon (process {pid}) did not answer within {} seconds",
-            ANSWER_DEADLINE.as_secs()
-        ),
-        format!("look at {}", home.log_file().display()),
-    )
 }
 
 #[cfg(test)]
