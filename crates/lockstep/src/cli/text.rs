@@ -101,6 +101,9 @@ pub fn status(answer: &Value) -> String {
     for problem in problems {
         let _ = writeln!(out, "\nproblem: {}", problem.as_str().unwrap_or_default());
     }
+    for notice in answer["notices"].as_array().into_iter().flatten() {
+        let _ = writeln!(out, "\nnote: {}", notice.as_str().unwrap_or_default());
+    }
     if volumes.is_empty() && problems.is_empty() {
         out.push_str("\nNothing is shared yet: run `lockstep share DIR`.\n");
     }

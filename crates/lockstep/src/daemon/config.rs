@@ -14,7 +14,7 @@ const VERIFY_PAUSE_MAX_S: u64 = 10 * 365 * 24 * 3600;
 
 /// What may be set, or was chosen once and is kept.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where volumes listen that were shared without `--listen`: chosen once, so that invites and
     /// peers find the same port after a restart.
@@ -30,9 +30,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// The settings of `home`.
+    /// The settings of `home`. What is damaged is no reason to go by the defaults: they could empty a
+    /// trash that was to be kept for longer.
     pub fn load(home: &Home) -> Outcome<Self> {
-        Ok(durable::read_json(&home.config_file())?.unwrap_or_default())
+        let mend = "mend it; or move it away, to have all settings at their defaults";
+        Ok(durable::read_json(&home.config_file(), mend)?.unwrap_or_default())
+    }
+
+    /// The name that peers show for this one.
+    pub fn host_name(&self) -> String {
+        self.host.clone().unwrap_or_else(addresses::host_name)
     }
 
     /// How much the trash of each volume keeps.
@@ -54,19 +61,4 @@ impl Config {
     pub fn save(&self, home: &Home) -> Outcome<()> {
         durable::write_json(&home.config_file(), self)
     }
-}
-
-/// The name that peers show for this one.
-pub fn host_name(home: &Home) -> String {
-    Config::load(home).ok().and_then(|c| c.host).unwrap_or_else(addresses::host_name)
-}
-
-/// How much the trash of each volume keeps.
-pub fn trash_limits(home: &Home) -> TrashLimits {
-    Config::load(home).unwrap_or_default().trash_limits()
-}
-
-/// Pause between two background checks of a volume.
-pub fn verify_pause(home: &Home) -> Duration {
-    Config::load(home).unwrap_or_default().verify_pause()
 }

@@ -1,5 +1,6 @@
 //! One volume of this daemon: its record, its pump once it is open, and its mount.
 
+use super::config::Config;
 use super::owner::Owner;
 use super::record::{PeerRecord, VolumeRecord};
 use crate::errors::{Failure, Outcome};
@@ -41,7 +42,7 @@ pub struct Hosted {
 
 struct Opened {
     pump: Arc<Pump>,
-    _owner: Owner,
+    owner: Owner,
 }
 
 impl Hosted {
@@ -92,6 +93,12 @@ impl Hosted {
         *self.expecting_since.lock() = Instant::now();
     }
 
+    /// What happened when it was opened that somebody may want to know.
+    pub fn notices(&self) -> Vec<String> {
+        let open = self.open.lock();
+        open.iter().filter_map(|opened| opened.owner.notice().map(str::to_owned)).collect()
+    }
+
     /// What is wrong with it.
     pub fn troubles(&self) -> Vec<String> {
         self.troubles.lock().values().cloned().collect()
@@ -117,7 +124,12 @@ impl Hosted {
 
     /// Starts the pump. Says whether it was started now. Openings, mounts and their ends are called
     /// one at a time; the locks here only let `status` look on meanwhile.
-    pub fn open(&self, home: &Home, runtime: &Handle, fresh: Fresh) -> Outcome<bool> {
+    pub fn open(
+        &self,
+        (home, config): (&Home, &Config),
+        runtime: &Handle,
+        fresh: Fresh,
+    ) -> Outcome<bool> {
         if self.open.lock().is_some() {
             return Ok(false);
         }
@@ -129,12 +141,12 @@ impl Hosted {
             Owner::recognize(&record.backing, record.id)?;
         }
         let owner = Owner::claim(&record.backing, home, record.id)?;
-        let pump = Pump::open(spec(&record, home), runtime.clone(), fresh)?;
-        pump.volume().set_trash_limits(super::config::trash_limits(home));
+        let pump = Pump::open(spec(&record, home, config), runtime.clone(), fresh)?;
+        pump.volume().set_trash_limits(config.trash_limits());
         for peer in &record.peers {
             pump.add_peer(peer.id, peer.slot, &peer.name);
         }
-        *self.open.lock() = Some(Opened { pump, _owner: owner });
+        *self.open.lock() = Some(Opened { pump, owner });
         self.expect_peer();
         tracing::info!(volume = %self.id, "volume opened");
         Ok(true)
@@ -238,7 +250,7 @@ impl Hosted {
     }
 }
 
-fn spec(record: &VolumeRecord, home: &Home) -> VolumeSpec {
+fn spec(record: &VolumeRecord, home: &Home, config: &Config) -> VolumeSpec {
     VolumeSpec {
         id: record.id,
         name: record.name.clone(),
@@ -246,8 +258,8 @@ fn spec(record: &VolumeRecord, home: &Home) -> VolumeSpec {
         state_dir: home.volume(record.id).join("state"),
         slot: record.slot,
         policy: record.policy,
-        host: super::config::host_name(home),
-        verify_pause: super::config::verify_pause(home),
+        host: config.host_name(),
+        verify_pause: config.verify_pause(),
     }
 }
 

@@ -1,11 +1,11 @@
 //! `join`: redeeming an invite, so that a directory here becomes another replica of a volume.
 
+use super::Daemon;
 use super::directory::Site;
 use super::hosted::Hosted;
 use super::record::{PeerRecord, VolumeRecord, check_name};
 use super::share::{establish, is_taken, placed, surveyor};
 use super::undo::Undo;
-use super::{Daemon, config};
 use crate::control::Place;
 use crate::errors::{Failure, Outcome};
 use crate::pump::Fresh;
@@ -75,7 +75,7 @@ fn refuse_own(daemon: &Daemon, invite: &Invite) -> Outcome<()> {
 }
 
 fn pair(daemon: &Daemon, invite: &Invite, listen: Option<SocketAddr>) -> Outcome<PairGrant> {
-    let host = config::host_name(&daemon.home);
+    let host = daemon.config.host_name();
     let listen = listen.into_iter().collect();
     let paired = daemon.runtime.block_on(daemon.net.pair(invite, host, listen));
     paired.map_err(|refusal| {

@@ -62,7 +62,8 @@ impl HomeLock {
     }
 }
 
-const HINT: &str = "run the command as the user who owns the home";
+const HINT: &str =
+    "run the command as the user who owns the home; what is no file of Lockstep's, move away";
 
 /// The process id of `home`'s daemon, for a sentence to the user.
 pub fn pid(home: &Home) -> Option<u32> {

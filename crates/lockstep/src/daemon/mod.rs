@@ -10,10 +10,12 @@
 //! | [`share`], [`join`], [`wait`], [`residency`], [`report`], [`trash`], [`conflicts`], [`verify`] | the commands |
 //! | [`router`] | what peers ask, passed to the volume it is about |
 //! | [`config`], [`durable`], [`addresses`] | settings, files that survive, our own addresses |
+//! | [`credentials`] | the home's key and its invites |
 
 pub mod addresses;
 pub mod config;
 pub mod conflicts;
+pub mod credentials;
 pub mod detach;
 pub mod directory;
 pub mod durable;
@@ -38,9 +40,10 @@ use crate::control::Request;
 use crate::errors::{Failure, Outcome};
 use crate::home::Home;
 use crate::pump::Fresh;
+use config::Config;
 use hosted::{Hosted, Trouble};
 use lockstep_core::PeerId;
-use lockstep_net::{Identity, InviteBook, Net};
+use lockstep_net::{InviteBook, Net};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use record::VolumeRecord;
 use router::Router;
@@ -61,6 +64,8 @@ const CHANGE_DEADLINE: Duration = Duration::from_secs(20);
 /// Everything a command may need.
 pub struct Daemon {
     home: Home,
+    /// As it was when the daemon started.
+    config: Config,
     me: PeerId,
     volumes: Arc<Volumes>,
     invites: Arc<InviteBook>,
@@ -68,6 +73,8 @@ pub struct Daemon {
     runtime: Handle,
     /// Volumes of the home that could not even be listed, and why.
     left_out: Mutex<Vec<String>>,
+    /// What happened to files of the home that somebody may want to know.
+    notices: Mutex<Vec<String>>,
     /// Permission bits of directories made for the user (by the umask that the daemon was started with).
     dir_mode: u32,
     /// Held by a command that changes which volumes there are, or opens, mounts or closes one.
@@ -82,21 +89,26 @@ impl Daemon {
     /// Loads keys and records; opens nothing yet.
     pub fn assemble(home: &Home, runtime: &Handle, dir_mode: u32) -> Outcome<Arc<Self>> {
         let told = |e: &dyn std::error::Error| Failure::failed(e.to_string(), "");
-        let identity = Identity::load_or_create(&home.identity_key()).map_err(|e| told(&e))?;
+        let config = Config::load(home)?;
+        let identity = credentials::identity(home)?;
         let me = identity.peer_id();
-        let invites = Arc::new(InviteBook::open(&home.invites()).map_err(|e| told(&e))?);
+        let mut notices = Vec::new();
+        let invites = Arc::new(credentials::invites(home, &mut notices)?);
         let volumes = Arc::new(Volumes::default());
-        let router = Router::new(home.clone(), me, Arc::clone(&volumes), Arc::clone(&invites));
+        let called = (home.clone(), config.host_name());
+        let router = Router::new(called, me, Arc::clone(&volumes), Arc::clone(&invites));
         let _inside = runtime.enter();
         let net = Net::start(identity, Arc::new(router)).map_err(|e| told(&e))?;
         Ok(Arc::new(Daemon {
             home: home.clone(),
+            config,
             me,
             volumes,
             invites,
             net,
             runtime: runtime.clone(),
             left_out: Mutex::default(),
+            notices: Mutex::new(notices),
             dir_mode,
             changing: Mutex::new(()),
             opened: Mutex::new(false),
@@ -127,6 +139,7 @@ impl Daemon {
             Request::Evict { path } => residency::evict(self, &path),
             Request::Start => {
                 let _changing = self.change()?;
+                self.list();
                 Ok(self.bring_up())
             }
             Request::Stop => Ok(self.stop()),
@@ -167,28 +180,39 @@ impl Daemon {
             return Ok(());
         }
         let message = format!("a volume of this home could not be opened: {}", left_out.join("; "));
-        Err(Failure::failed(message, "mend the cause, then `lockstep stop` and `lockstep start`"))
+        Err(Failure::failed(message, "mend the cause, then `lockstep start`"))
     }
 
     /// Opens every volume that the home remembers. One that cannot be opened does not stop the
     /// others; `status` shows why.
     pub fn open_all(self: &Arc<Self>) {
         let changing = self.changing.lock();
-        for id in remembered(&self.home) {
-            match VolumeRecord::load(&self.home, id) {
-                Ok(Some(record)) => self.volumes.insert(Hosted::new(record)),
-                Ok(None) => tracing::warn!(volume = %id, "a volume without a record is left alone"),
-                Err(failure) => {
-                    tracing::warn!(volume = %id, "a volume is left out: {}", failure.one_line());
-                    self.left_out.lock().push(failure.one_line());
-                }
-            }
-        }
+        self.list();
         self.bring_up();
         drop(changing);
         *self.opened.lock() = true;
         self.all_opened.notify_all();
         self.runtime.spawn(Arc::clone(self).keep_listening());
+    }
+
+    /// Learns of the volumes that the home remembers and this daemon does not serve yet.
+    fn list(&self) {
+        let mut left_out = Vec::new();
+        let remembered = record::remembered(&self.home).unwrap_or_else(|failure| {
+            left_out.push(failure.one_line());
+            Vec::new()
+        });
+        for id in remembered.into_iter().filter(|id| self.volumes.get(*id).is_none()) {
+            match share::recorded(&self.home, id) {
+                Ok(Some(record)) => self.volumes.insert(Hosted::new(record)),
+                Ok(None) => {}
+                Err(failure) => {
+                    tracing::warn!(volume = %id, "a volume is left out: {}", failure.one_line());
+                    left_out.push(failure.one_line());
+                }
+            }
+        }
+        *self.left_out.lock() = left_out;
     }
 
     /// Opens, mounts and connects whatever is not; what could not be is in the answer.
@@ -203,7 +227,7 @@ impl Daemon {
     }
 
     fn bring_up_one(&self, volume: &Arc<Hosted>) {
-        let opened = volume.open(&self.home, &self.runtime, Fresh::Existing);
+        let opened = volume.open((&self.home, &self.config), &self.runtime, Fresh::Existing);
         let Ok(opened_now) = volume.note(Trouble::Open, opened) else { return };
         let _ = volume.note(Trouble::Mount, volume.mount());
         let record = volume.record();
@@ -270,10 +294,4 @@ impl Daemon {
 /// Seconds since 1970 by this machine's clock, for the expiry of invites.
 fn now_unix_secs() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// The ids of the volume directories in `home`.
-fn remembered(home: &Home) -> Vec<lockstep_core::VolumeId> {
-    let entries = std::fs::read_dir(home.volumes()).into_iter().flatten().flatten();
-    entries.filter_map(|entry| record::volume_id(entry.file_name().to_str()?)).collect()
 }

@@ -1,6 +1,7 @@
-//! Which home a backing directory belongs to: `.lockstep/owner`, locked while a daemon has the
-//! volume open. Two daemons on the same plain files would undo each other's work.
+//! Which home a backing directory belongs to: `.lockstep/owner` says it, and `.lockstep/lock` is locked
+//! while a daemon has the volume open. Two daemons on the same plain files would undo each other's work.
 
+use super::durable;
 use super::record::{VolumeRecord, volume_id};
 use crate::errors::{Failure, Outcome};
 use crate::home::Home;
@@ -8,7 +9,7 @@ use lockstep_core::VolumeId;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -19,14 +20,23 @@ const LABEL_MAX_BYTES: u64 = 64 * 1024;
 /// Keeps other daemons off a backing directory while it lives.
 #[derive(Debug)]
 pub struct Owner {
-    _file: File,
+    _lock: File,
+    notice: Option<String>,
 }
 
 /// What `.lockstep/owner` says.
-#[derive(Serialize, Deserialize)]
+#[derive(PartialEq, Serialize, Deserialize)]
 pub struct Label {
     home: PathBuf,
     volume: String,
+}
+
+/// What is in the place of the label.
+enum Found {
+    Nothing,
+    Label(Label),
+    /// Something else, and why it is none.
+    Damaged(String),
 }
 
 impl Owner {
@@ -36,17 +46,37 @@ impl Owner {
             let hint = "see that you may write there and that the filesystem is not full";
             Failure::io("make a volume of", backing, &e, hint)
         };
-        let mut file = open(backing).map_err(failed)?;
-        if !lock(&file).map_err(failed)? {
-            return Err(taken(backing, read(&mut file).as_ref(), true));
+        let lock = open_lock(backing).map_err(failed)?;
+        let found = find(backing);
+        if !try_lock(&lock).map_err(failed)? {
+            return Err(taken(backing, found.label().as_ref(), true));
         }
-        let label = read(&mut file);
-        if label.as_ref().is_some_and(|l| l.home != home.dir() && l.is_current(backing)) {
-            return Err(taken(backing, label.as_ref(), false));
+        let path = label_path(backing);
+        let ours = Label { home: home.dir().to_path_buf(), volume: volume.to_string() };
+        let mut notice = None;
+        match found {
+            Found::Label(theirs) if theirs.home != ours.home && theirs.is_current(backing) => {
+                return Err(taken(backing, Some(&theirs), false));
+            }
+            Found::Label(label) if label == ours => return Ok(Owner { _lock: lock, notice }),
+            Found::Label(_) | Found::Nothing => {}
+            Found::Damaged(reason) => {
+                let kept = durable::set_aside(&path)?;
+                notice = Some(format!(
+                    "{} was damaged ({reason}): it is kept in {} and was written anew",
+                    path.display(),
+                    kept.display()
+                ));
+                tracing::warn!(%volume, "{}", notice.as_deref().unwrap_or_default());
+            }
         }
-        let label = Label { home: home.dir().to_path_buf(), volume: volume.to_string() };
-        write(&mut file, &label).map_err(failed)?;
-        Ok(Owner { _file: file })
+        durable::write_json(&path, &ours)?;
+        Ok(Owner { _lock: lock, notice })
+    }
+
+    /// What happened to the directory's label that somebody may want to know.
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
     }
 
     /// Refuses a directory that does not hold `volume`, which was there before: with its disk not
@@ -54,13 +84,16 @@ impl Owner {
     pub fn recognize(backing: &Path, volume: VolumeId) -> Outcome<()> {
         let private = backing.join(PRIVATE_DIR);
         if private.is_dir() {
-            let label = File::open(private.join("owner")).ok().and_then(|mut file| read(&mut file));
-            let other = label.filter(|label| label.volume != volume.to_string());
+            let other = find(backing).label().filter(|label| label.volume != volume.to_string());
             return other.map_or(Ok(()), |other| {
                 let dir = backing.display();
                 let message = format!("{dir} holds another volume ({}) now", other.volume);
                 Err(Failure::failed(message, "mount the right disk there, then `lockstep start`"))
             });
+        }
+        if private.symlink_metadata().is_ok() {
+            let message = format!("{} is not a directory of Lockstep's own", private.display());
+            return Err(Failure::failed(message, "move it away and put back what was there"));
         }
         let dir = backing.display();
         Err(Failure::failed(
@@ -75,11 +108,10 @@ impl Owner {
 
     /// Refuses a directory that another home has, without touching it.
     pub fn check(backing: &Path, home: &Home) -> Outcome<()> {
-        let Ok(mut file) = File::open(backing.join(PRIVATE_DIR).join("owner")) else {
-            return Ok(());
-        };
-        let label = read(&mut file);
-        let busy = flock(&file, FlockOperation::NonBlockingLockShared).is_err();
+        let label = find(backing).label();
+        let lock = File::open(backing.join(PRIVATE_DIR).join(LOCK));
+        let busy =
+            lock.is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared).is_err());
         let theirs = label.as_ref().is_some_and(|l| l.home != home.dir() && l.is_current(backing));
         if busy || theirs { Err(taken(backing, label.as_ref(), busy)) } else { Ok(()) }
     }
@@ -95,7 +127,22 @@ impl Label {
     }
 }
 
-fn open(backing: &Path) -> io::Result<File> {
+impl Found {
+    fn label(self) -> Option<Label> {
+        match self {
+            Found::Label(label) => Some(label),
+            Found::Nothing | Found::Damaged(_) => None,
+        }
+    }
+}
+
+const LOCK: &str = "lock";
+
+fn label_path(backing: &Path) -> PathBuf {
+    backing.join(PRIVATE_DIR).join("owner")
+}
+
+fn open_lock(backing: &Path) -> io::Result<File> {
     let dir = backing.join(PRIVATE_DIR);
     match DirBuilder::new().mode(0o700).create(&dir) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
@@ -108,10 +155,10 @@ fn open(backing: &Path) -> io::Result<File> {
         .truncate(false)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
-        .open(dir.join("owner"))
+        .open(dir.join(LOCK))
 }
 
-fn lock(file: &File) -> io::Result<bool> {
+fn try_lock(file: &File) -> io::Result<bool> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
@@ -119,19 +166,20 @@ fn lock(file: &File) -> io::Result<bool> {
     }
 }
 
-fn read(file: &mut File) -> Option<Label> {
-    let mut text = Vec::new();
-    file.rewind().ok()?;
-    file.take(LABEL_MAX_BYTES).read_to_end(&mut text).ok()?;
-    serde_json::from_slice(&text).ok()
+fn find(backing: &Path) -> Found {
+    match read(&label_path(backing)) {
+        Ok(label) => Found::Label(label),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Found::Nothing,
+        Err(e) => Found::Damaged(e.to_string()),
+    }
 }
 
-fn write(file: &mut File, label: &Label) -> io::Result<()> {
-    let text = serde_json::to_vec(label).map_err(io::Error::other)?;
-    file.set_len(0)?;
-    file.rewind()?;
-    file.write_all(&text)?;
-    file.sync_all()
+fn read(path: &Path) -> io::Result<Label> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let mut text = Vec::new();
+    file.take(LABEL_MAX_BYTES).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
 }
 
 fn taken(backing: &Path, label: Option<&Label>, running: bool) -> Failure {
@@ -181,6 +229,33 @@ mod tests {
         let refusal = Owner::check(&backing, &ours).unwrap_err();
         assert!(refusal.message().contains("already shared by the home"), "{refusal}");
         assert!(Owner::claim(&backing, &theirs, id).is_ok());
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    /// Whoever looks while it is written sees a whole label, and so does a start after a power cut.
+    #[test]
+    fn a_label_is_never_seen_half_written() {
+        let root = std::env::temp_dir().join(format!("lockstep-label-{}", std::process::id()));
+        let home = Home::locate(Some(&root.join("home"))).unwrap();
+        home.create().unwrap();
+        let backing = root.join("dir");
+        std::fs::create_dir(&backing).unwrap();
+        drop(Owner::claim(&backing, &home, VolumeId([0; 16])).unwrap());
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            let reader = threads.spawn(|| {
+                let mut torn = 0;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    torn += usize::from(!matches!(find(&backing), Found::Label(_)));
+                }
+                torn
+            });
+            for volume in 1..100 {
+                drop(Owner::claim(&backing, &home, VolumeId([volume; 16])).unwrap());
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(reader.join().unwrap(), 0);
+        });
         std::fs::remove_dir_all(&root).unwrap();
     }
 }

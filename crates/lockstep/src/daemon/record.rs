@@ -79,13 +79,13 @@ impl VolumeRecord {
 
     /// Makes this the record that the next start finds.
     pub fn save(&self, home: &Home) -> Outcome<()> {
-        durable::write_json(&home.volume(self.id).join("volume.json"), self)
+        durable::write_json(&path(home, self.id), self)
     }
 
     /// The record of `id`, `None` if the home has none.
     pub fn load(home: &Home, id: VolumeId) -> Outcome<Option<Self>> {
-        let path = home.volume(id).join("volume.json");
-        let record: Option<Self> = durable::read_json(&path)?;
+        let path = path(home, id);
+        let record: Option<Self> = durable::read_json(&path, &way_out(home, id))?;
         match record {
             Some(r) if r.format != FORMAT => Err(Failure::failed(
                 format!("{} was written by a newer Lockstep", path.display()),
@@ -98,6 +98,37 @@ impl VolumeRecord {
             record => Ok(record),
         }
     }
+
+    /// The failure of a home that knows of `id` and has no record of it.
+    pub fn missing(home: &Home, id: VolumeId) -> Failure {
+        Failure::failed(format!("{} is missing", path(home, id).display()), way_out(home, id))
+    }
+}
+
+fn path(home: &Home, id: VolumeId) -> PathBuf {
+    home.volume(id).join("volume.json")
+}
+
+/// The ids of the volume directories in `home`.
+pub fn remembered(home: &Home) -> Outcome<Vec<VolumeId>> {
+    let dir = home.volumes();
+    let failed = |e| Failure::io("read", &dir, &e, "see that its owner may read it");
+    let entries = match std::fs::read_dir(&dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let names = entries.map(|entry| entry.map(|e| e.file_name())).collect::<Result<Vec<_>, _>>();
+    let names = names.map_err(failed)?;
+    Ok(names.iter().filter_map(|name| volume_id(name.to_str()?)).collect())
+}
+
+/// What to do about a record that cannot be read: only it knows where the volume's files are.
+fn way_out(home: &Home, id: VolumeId) -> String {
+    format!(
+        "restore it from a backup, or move {} away and share or join the directory again; then \
+         `lockstep start`",
+        home.volume(id).display()
+    )
 }
 
 /// Why `name` cannot be a volume's name, if it cannot.

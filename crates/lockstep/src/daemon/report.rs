@@ -18,6 +18,7 @@ pub fn report(daemon: &Daemon) -> Value {
         "volumes": volumes,
         "limits": limits(),
         "problems": *daemon.left_out.lock(),
+        "notices": *daemon.notices.lock(),
     })
 }
 
@@ -38,6 +39,7 @@ fn one(daemon: &Daemon, volume: &Hosted) -> Value {
     let PumpStatus { peers, pending_changes, pending_bytes, problems: pumps, notices, counters } =
         status.unwrap_or_else(|| absent(&record.peers));
     problems.extend(pumps);
+    let notices: Vec<String> = volume.notices().into_iter().chain(notices).collect();
     let without = volume.pump().map(|pump| pump.volume().without_bytes());
     let (without_content, since): (Option<Vec<_>>, Option<Vec<_>>) =
         without.map(|files| files.into_iter().unzip()).unzip();

@@ -1,7 +1,6 @@
 //! What peers ask, passed to the volume that it is about; and the one question that strangers may
 //! ask, which is to join with an invite.
 
-use super::config::host_name;
 use super::now_unix_secs;
 use super::volumes::Volumes;
 use crate::errors::Failure;
@@ -18,6 +17,7 @@ use std::sync::Arc;
 /// The daemon as its peers see it.
 pub struct Router {
     home: Home,
+    host: String,
     me: PeerId,
     volumes: Arc<Volumes>,
     invites: Arc<InviteBook>,
@@ -25,8 +25,13 @@ pub struct Router {
 
 impl Router {
     /// Routes to `volumes`, and lets in who redeems one of `invites`.
-    pub fn new(home: Home, me: PeerId, volumes: Arc<Volumes>, invites: Arc<InviteBook>) -> Self {
-        Router { home, me, volumes, invites }
+    pub fn new(
+        (home, host): (Home, String),
+        me: PeerId,
+        volumes: Arc<Volumes>,
+        invites: Arc<InviteBook>,
+    ) -> Self {
+        Router { home, host, me, volumes, invites }
     }
 
     fn pump(&self, volume: VolumeId) -> Result<Arc<Pump>> {
@@ -67,7 +72,7 @@ impl PeerService for Router {
             volume_name: record.name,
             your_slot,
             my_slot: record.slot,
-            host: host_name(&self.home),
+            host: self.host.clone(),
         })
     }
 

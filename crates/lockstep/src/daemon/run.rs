@@ -32,7 +32,6 @@ pub fn run(home: &Home, first: Option<Request>, told: impl FnOnce(&Outcome<Value
     daemon.shut_down();
     drop(daemon);
     runtime.shutdown_timeout(TASKS_DEADLINE);
-    let _ = std::fs::remove_file(home.socket());
     tracing::info!("daemon stopped");
     log::flush();
     lock.keep_until_exit();
@@ -64,6 +63,7 @@ fn serve(
         runtime.block_on(daemon.stop.notified());
     }
     serving.abort();
+    let _ = std::fs::remove_file(home.socket());
     let _ = runtime.block_on(opened);
     outcome
 }

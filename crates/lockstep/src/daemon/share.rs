@@ -9,6 +9,7 @@ use super::undo::Undo;
 use super::{Daemon, now_unix_secs};
 use crate::control::Place;
 use crate::errors::{Failure, Outcome};
+use crate::home::Home;
 use crate::pump::Fresh;
 use lockstep_core::{Slot, VolumeId};
 use lockstep_net::Invite;
@@ -22,6 +23,8 @@ use std::time::Duration;
 
 /// How long an invite can be redeemed.
 const INVITE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// In the directory of a volume until it has its record: one without both has lost its record.
+const UNFINISHED: &str = "unfinished";
 /// The creator's replica.
 const FIRST_SLOT: Slot = Slot(1);
 
@@ -84,18 +87,40 @@ pub fn establish(
     DirBuilder::new().mode(0o700).create(&dir).map_err(|e| {
         Failure::io("create", &dir, &e, "make room on the home's filesystem, or use another --home")
     })?;
+    let unfinished = dir.join(UNFINISHED);
+    fs::write(&unfinished, []).map_err(|e| {
+        Failure::io("create", &unfinished, &e, "make room on the home's filesystem")
+    })?;
     undo.push(move || drop(fs::remove_dir_all(dir)));
     forget_private_dir(&record.backing, undo);
     let volume = Hosted::new(record);
     let closing = Arc::clone(&volume);
     undo.push(move || closing.close());
-    volume.open(&daemon.home, &daemon.runtime, fresh)?;
+    volume.open((&daemon.home, &daemon.config), &daemon.runtime, fresh)?;
     volume.mount().map_err(|failure| failure.advise("or use --no-mount to do without a mount"))?;
     volume.record().save(&daemon.home)?;
+    let _ = fs::remove_file(unfinished);
     daemon.volumes.insert(Arc::clone(&volume));
     let (volumes, id) = (Arc::clone(&daemon.volumes), volume.id());
     undo.push(move || volumes.remove(id));
     Ok(volume)
+}
+
+/// The record of the volume `id` that `home` knows of; `None` if its daemon was killed while it made
+/// that volume, which is taken back.
+pub fn recorded(home: &Home, id: VolumeId) -> Outcome<Option<VolumeRecord>> {
+    let record = VolumeRecord::load(home, id)?;
+    let dir = home.volume(id);
+    match (record, dir.join(UNFINISHED).exists()) {
+        (None, false) => Err(VolumeRecord::missing(home, id)),
+        (None, true) => {
+            tracing::warn!(volume = %id, "a volume that was never complete is removed");
+            fs::remove_dir_all(&dir)
+                .map_err(|e| Failure::io("remove", &dir, &e, "move it away"))?;
+            Ok(None)
+        }
+        (record, _) => Ok(record),
+    }
 }
 
 /// Who may choose directories in the name of `daemon`.

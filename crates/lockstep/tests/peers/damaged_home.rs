@@ -1,0 +1,143 @@
+//! A home whose disk is full, read-only, or which a killed daemon has left as it was: errors that
+//! name the place and the next step.
+
+use crate::support::command::run;
+use crate::support::environment::{has_root, unmount_below};
+use crate::support::pair::{Layout, Pair};
+use crate::support::peer::Peer;
+use crate::support::{SOON, connected};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A filesystem of its own at a peer's home, gone when dropped.
+struct HomeDisk(PathBuf);
+
+impl HomeDisk {
+    fn below(peer: &Peer) -> HomeDisk {
+        mount(&["-t", "tmpfs", "-o", "size=32m,mode=0700", "none"], &peer.home);
+        HomeDisk(peer.home.clone())
+    }
+
+    fn remount(&self, option: &str) {
+        mount(&["-o", &format!("remount,{option}")], &self.0);
+    }
+
+    /// Not a byte is left.
+    fn fill(&self) {
+        use std::io::Write;
+        let filler = fs::File::options().create(true).append(true).open(self.0.join("filler"));
+        let mut filler = filler.unwrap();
+        while filler.write(&[1; 4096]).is_ok() {}
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for HomeDisk {
+    fn drop(&mut self) {
+        unmount_below(&self.0);
+    }
+}
+
+fn mount(args: &[&str], at: &std::path::Path) {
+    run(Command::new("mount").args(args).arg(at), SOON).success();
+}
+
+fn says_no_panic(peer: &Peer) {
+    assert!(!peer.log_tail(10_000).contains("panicked"), "{}", peer.log_tail(100));
+}
+
+#[test]
+fn a_home_on_a_full_disk_is_named_and_works_once_there_is_space() {
+    if !has_root("to mount a small filesystem") {
+        return;
+    }
+    let Some(pair) = Pair::apart(Layout::default()) else { return };
+    let disk = HomeDisk::below(&pair.a);
+    let dir = pair.a.backing.to_str().unwrap();
+    disk.fill();
+    pair.a.run(&["share", dir, "--no-mount"]).fails_with(1, &["home", "no space", "make room"]);
+    disk.free();
+    pair.b.join(pair.a.share()["invite"].as_str().unwrap());
+    pair.reconnected();
+    disk.fill();
+    pair.a.run(&["status"]).success();
+    pair.a.run(&["stop"]).success();
+    disk.fill();
+    pair.a.run(&["start"]).fails_with(1, &["home", "no space"]);
+    disk.free();
+    pair.a.start();
+    pair.reconnected();
+    fs::write(pair.a.at("after"), "x").unwrap();
+    pair.identical();
+    says_no_panic(&pair.a);
+    pair.a.stop();
+}
+
+#[test]
+fn a_read_only_home_is_named_and_works_once_it_can_be_written() {
+    if !has_root("to mount a filesystem read-only") {
+        return;
+    }
+    let Some(pair) = Pair::apart(Layout::default()) else { return };
+    let disk = HomeDisk::below(&pair.a);
+    let dir = pair.a.backing.to_str().unwrap();
+    disk.remount("ro");
+    for args in [&["share", dir, "--no-mount"][..], &["start"]] {
+        pair.a.run(args).fails_with(1, &["home", "read-only", "next step"]);
+    }
+    disk.remount("rw");
+    pair.b.join(pair.a.share()["invite"].as_str().unwrap());
+    pair.a.stop();
+    disk.remount("ro");
+    pair.a.run(&["start"]).fails_with(1, &["home", "read-only", "next step"]);
+    pair.a.run(&["status"]).fails_with(1, &["no daemon runs"]);
+    disk.remount("rw");
+    pair.a.start();
+    pair.reconnected();
+    fs::write(pair.a.at("after"), "x").unwrap();
+    pair.identical();
+    pair.a.stop();
+}
+
+#[test]
+fn what_a_killed_daemon_leaves_in_its_home_stops_nobody() {
+    let pair = connected!();
+    pair.a.kill9();
+    let socket = pair.a.home.join("control.sock");
+    assert!(socket.exists(), "a killed daemon leaves its socket");
+    pair.a.run(&["status"]).fails_with(1, &["no daemon runs", "lockstep start"]);
+    pair.a.run(&["stop"]).success();
+    // Its process id may be another's by now.
+    fs::write(pair.a.home.join("daemon.pid"), format!("{}\n", std::process::id())).unwrap();
+    fs::write(pair.a.home.join("volumes/leftover.new"), "half").unwrap();
+    pair.a.start();
+    pair.reconnected();
+    pair.a.kill9();
+    for garbage in ["", "no number", "99999999999999999999"] {
+        fs::write(pair.a.home.join("daemon.pid"), garbage).unwrap();
+        fs::write(pair.a.home.join("daemon.lock"), garbage).unwrap();
+        pair.a.start();
+        pair.a.kill9();
+    }
+    // What is no socket of a daemon's is kept.
+    fs::remove_file(&socket).unwrap();
+    fs::write(&socket, "not a socket").unwrap();
+    pair.a.run(&["start"]).fails_with(1, &["control.sock", "not a socket", "move it away"]);
+    assert_eq!(fs::read_to_string(&socket).unwrap(), "not a socket");
+    fs::remove_file(&socket).unwrap();
+    for name in ["daemon.pid", "daemon.lock", "daemon.log"] {
+        let path = pair.a.home.join(name);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        pair.a.run(&["start"]).fails_with(1, &[path.to_str().unwrap(), "directory", "next step"]);
+        fs::remove_dir(&path).unwrap();
+    }
+    pair.a.start();
+    pair.reconnected();
+    fs::write(pair.a.at("after"), "x").unwrap();
+    pair.identical();
+}
