@@ -3,7 +3,9 @@
 use crate::files::OpenFile;
 use crate::volume::{State, Volume};
 use lockstep_core::change::{Exchange, RenameTarget};
-use lockstep_core::{Change, Effect, NodeId, Op, OutOfOrder, Place, Sequence, Slot};
+use lockstep_core::{
+    Change, ContentRef, Effect, Manifest, NodeId, Op, OutOfOrder, Place, Sequence, Slot, Version,
+};
 use lockstep_disk::describe_bytes;
 use std::io;
 use std::sync::Arc;
@@ -42,6 +44,14 @@ pub enum ApplyError {
 pub(crate) struct Tally {
     applied: AtomicU64,
     repeated: AtomicU64,
+}
+
+/// A content that travelled with its change, verified.
+struct CameAlong<'b> {
+    content: ContentRef,
+    version: Version,
+    manifest: Manifest,
+    bytes: &'b [u8],
 }
 
 /// What the kernel has to forget.
@@ -181,14 +191,20 @@ impl Volume {
         state.hidden.extend(hidden);
         state.effects.extend(effects);
         state.effects.extend(state.replica.take_consequences());
+        let (node, inline) = (incoming.change.op.node(), incoming.inline.as_deref());
+        let Some(came) = inline.and_then(|bytes| self.came_along(state, node, bytes)) else {
+            return self.finish_effects(state, stale);
+        };
+        // What is here already is neither stood in for nor asked for.
+        let wanted = Effect::Wanted { node };
+        state.effects.retain(|effect| *effect != wanted);
         self.finish_effects(state, stale)?;
-        match &incoming.inline {
-            Some(bytes) => {
-                let node = incoming.change.op.node();
-                self.take_inline(state, node, bytes, stale).map_err(ApplyError::Disk)
-            }
-            None => Ok(()),
+        let put = self.put_inline(state, node, came, stale);
+        if !matches!(put, Ok(true)) {
+            state.effects.push_back(wanted);
         }
+        put.map_err(ApplyError::Disk)?;
+        self.finish_effects(state, stale)
     }
 
     /// A file may not be replaced by one whose content is absent: until it is here, the old one
@@ -235,31 +251,43 @@ impl Volume {
         stale
     }
 
-    /// Content that travelled with its change goes in place at once, unless someone has the file
+    /// The bytes that travelled with a change of `node`, if they are those it names and waits for.
+    fn came_along<'b>(
+        &self,
+        state: &State,
+        node: NodeId,
+        bytes: &'b [u8],
+    ) -> Option<CameAlong<'b>> {
+        let file = state.replica.tree.node(node).and_then(|n| n.file());
+        let (content, version) = file.and_then(|f| f.wanted())?;
+        let description = describe_bytes(bytes);
+        (description.content == content).then_some(CameAlong {
+            content,
+            version,
+            manifest: description.manifest,
+            bytes,
+        })
+    }
+
+    /// Content that travelled with its change goes in place at once. False if someone has the file
     /// open: then a fetcher does it when readers allow.
-    fn take_inline(
+    fn put_inline(
         &self,
         state: &mut State,
         node: NodeId,
-        bytes: &[u8],
+        came: CameAlong,
         stale: &mut Vec<Stale>,
-    ) -> io::Result<()> {
-        let file = state.replica.tree.node(node).and_then(|n| n.file());
-        let Some((content, version)) = file.and_then(|f| f.wanted()) else { return Ok(()) };
-        let description = describe_bytes(bytes);
-        if description.content != content {
-            return Ok(());
-        }
-        let transfer = self.transfers.transfer(node, content);
-        transfer.begin(description.manifest, &*self.disk)?;
-        transfer.put_all(bytes)?;
+    ) -> io::Result<bool> {
+        let transfer = self.transfers.transfer(node, came.content);
+        transfer.begin(came.manifest, &*self.disk)?;
+        transfer.put_all(came.bytes)?;
         if self.open_files.lock().contains_key(&node) {
-            return Ok(());
+            return Ok(false);
         }
         // Who opens it before the kernel knows its new length would read it to the old one.
         self.replacing.start(node);
         stale.push(Stale::Replaced(node));
-        self.put_in_place(state, node, content, version, &transfer).map(drop)
+        self.put_in_place(state, node, came.content, came.version, &transfer)
     }
 
     pub(crate) fn tell_kernel(&self, stale: Vec<Stale>) {

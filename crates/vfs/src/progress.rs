@@ -77,6 +77,6 @@ impl Volume {
         self.closing.store(true, std::sync::atomic::Ordering::Relaxed);
         self.work.raise();
         self.log_grown.raise();
-        self.transfers.progressed();
+        self.transfers.wake_all();
     }
 }

@@ -97,8 +97,12 @@ impl Queues {
 pub struct Transfers {
     queues: Mutex<Queues>,
     in_flight: InFlight,
-    /// Signalled when anything above changes.
-    changed: Condvar,
+    /// Signalled once for each background fetch that is queued.
+    to_fetch: Condvar,
+    /// Signalled once for each read that begins to wait.
+    to_serve: Condvar,
+    /// Signalled when something arrived or went.
+    progress: Condvar,
     /// Figures for `status`.
     pub counts: TransferCounts,
 }
@@ -133,7 +137,7 @@ impl Transfers {
             false => queues.background.push_back(node),
         }
         drop(queues);
-        self.changed.notify_all();
+        self.to_fetch.notify_one();
     }
 
     /// The transfer of `content` into `node`, begun or continued.
@@ -167,7 +171,7 @@ impl Transfers {
         let Some(gone) = queues.active.remove(&node) else { return };
         queues.leave(node, &gone);
         drop(queues);
-        self.changed.notify_all();
+        self.progress.notify_all();
     }
 
     /// The file of `transfer` is about to be removed.
@@ -179,7 +183,7 @@ impl Transfers {
         queues.spend(&transfer.temp);
         queues.superseded.insert(node);
         drop(queues);
-        self.changed.notify_all();
+        self.progress.notify_all();
     }
 
     /// Temporary files of `node` are left of contents that are no longer wanted.
@@ -224,7 +228,7 @@ impl Transfers {
     /// The transfer of `node` is complete and in place.
     pub(crate) fn finish(&self, node: NodeId) {
         self.queues.lock().active.remove(&node);
-        self.changed.notify_all();
+        self.progress.notify_all();
     }
 
     /// The chunks of `run` that are missing and that nobody else is fetching, for one fetch; all
@@ -263,7 +267,7 @@ impl Transfers {
     pub(crate) fn next_background(&self, timeout: Duration) -> Option<NodeId> {
         let mut queues = self.queues.lock();
         if queues.background.is_empty() {
-            self.changed.wait_for(&mut queues, timeout);
+            self.to_fetch.wait_for(&mut queues, timeout);
         }
         queues.background.pop_front()
     }
@@ -271,7 +275,7 @@ impl Transfers {
     pub(crate) fn next_demand(&self, timeout: Duration) -> Option<Demand> {
         let mut queues = self.queues.lock();
         if queues.demands.is_empty() {
-            self.changed.wait_for(&mut queues, timeout);
+            self.to_serve.wait_for(&mut queues, timeout);
         }
         queues.demands.pop_front()
     }
@@ -281,18 +285,25 @@ impl Transfers {
         queues.demands.retain(|d| (d.node, d.offset) != (demand.node, demand.offset));
         queues.demands.push_back(demand);
         drop(queues);
-        self.changed.notify_all();
+        self.to_serve.notify_one();
     }
 
     /// Something arrived or went: whoever waits looks again.
     pub fn progressed(&self) {
-        self.changed.notify_all();
+        self.progress.notify_all();
+    }
+
+    /// Wakes everybody who waits for anything: the end has come.
+    pub(crate) fn wake_all(&self) {
+        self.to_fetch.notify_all();
+        self.to_serve.notify_all();
+        self.progress.notify_all();
     }
 
     /// Waits until something arrived or went, at most `timeout`.
     pub fn wait_progress(&self, timeout: Duration) {
         let mut queues = self.queues.lock();
-        self.changed.wait_for(&mut queues, timeout);
+        self.progress.wait_for(&mut queues, timeout);
     }
 
     /// Tells whether a peer that can answer is connected.
@@ -304,7 +315,7 @@ impl Transfers {
             (false, _) => Some(Some(now)),
         };
         drop(queues);
-        self.changed.notify_all();
+        self.progress.notify_all();
     }
 
     /// For how long no peer has been connected; zero while one is.

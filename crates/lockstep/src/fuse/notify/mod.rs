@@ -3,8 +3,10 @@
 //! Notifications are written by threads of their own, never by the caller, because they can wait:
 //! for a directory's lock (`inval_entry`: a create or rename in that directory may hold it while
 //! it waits for a lease) and for reads under way (`inval_node` with pages: the pages are locked
-//! until we answer). One such wait must not hold up the others, so a thread is made, up to
-//! [`THREADS_MAX`], when all are busy; work on one node is never split between two.
+//! until we answer). One such wait must not hold up the others; but to wake a thread costs more
+//! than most notifications. So one thread works, and while there is more to do another watches it:
+//! when nothing gets done for [`STUCK`], the watcher goes on with the rest, and the next one watches,
+//! up to [`THREADS_MAX`]. Work on one node is never split between two.
 //!
 //! Of a directory, names go before the listing: `inval_entry` takes the directory's lock, so when
 //! it returns every lookup and listing that was answered from the older state has been taken up,
@@ -19,14 +21,17 @@ pub use device::{Device, FuseDevice, Outcome};
 use super::introduced::Introduced;
 use lockstep_core::NodeId;
 use lockstep_vfs::KernelCache;
-use parking_lot::{Condvar, Mutex};
-use queue::{Batch, Done, Queue, Work};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use queue::{Batch, Done, Queue, Ticketed, Work};
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Most threads that may wait inside the kernel at once.
 pub const THREADS_MAX: usize = 8;
+
+/// A thread that has got nothing done for this long waits inside the kernel.
+const STUCK: Duration = Duration::from_millis(2);
 
 /// A name that is never cached, to wait for a directory's lock and nothing else.
 const NO_NAME: &[u8] = b".";
@@ -39,6 +44,8 @@ pub struct KernelNotifier {
 struct Shared {
     state: Mutex<State>,
     wake: Condvar,
+    /// Where the watcher waits; nobody signals it before the end.
+    watching: Condvar,
     device: Box<dyn Device>,
     introduced: Arc<Introduced>,
 }
@@ -47,6 +54,14 @@ struct State {
     queue: Queue,
     idle: usize,
     threads: usize,
+    /// Threads that are telling the kernel something.
+    working: usize,
+    /// Pieces of work that are done.
+    done: u64,
+    /// Whether a thread was called that has not come yet.
+    called: bool,
+    /// Whether a thread watches those that work.
+    watched: bool,
     closed: bool,
 }
 
@@ -56,9 +71,18 @@ impl KernelNotifier {
         let epochs_known = device.bump_epoch() == Outcome::Dropped;
         tracing::debug!(epochs_known, "kernel notifications");
         let queue = Queue::new(epochs_known);
-        let state = Mutex::new(State { queue, idle: 0, threads: 0, closed: false });
-        let wake = Condvar::new();
-        KernelNotifier { shared: Arc::new(Shared { state, wake, device, introduced }) }
+        let state = Mutex::new(State {
+            queue,
+            idle: 0,
+            threads: 0,
+            working: 0,
+            done: 0,
+            called: false,
+            watched: false,
+            closed: false,
+        });
+        let (wake, watching) = (Condvar::new(), Condvar::new());
+        KernelNotifier { shared: Arc::new(Shared { state, wake, watching, device, introduced }) }
     }
 
     fn queue(&self, add: impl FnOnce(&mut Queue)) {
@@ -87,14 +111,17 @@ impl KernelCache for KernelNotifier {
 }
 
 impl Shared {
-    /// Wakes an idle thread, or makes one; with all busy, one of them comes round.
+    /// Calls an idle thread, or makes one, if there is work and nobody to see to it; with all busy,
+    /// one of them comes round.
     fn rouse(self: Arc<Self>, state: &mut State) {
-        if !state.queue.has_work() {
+        if state.called || !state.queue.has_work() || state.working > 0 && state.watched {
             return;
         }
         if state.idle > 0 {
+            state.called = true;
             self.wake.notify_one();
         } else if state.threads < THREADS_MAX {
+            state.called = true;
             state.threads += 1;
             let shared = self.clone();
             let spawned = thread::Builder::new()
@@ -103,6 +130,7 @@ impl Shared {
             if let Err(error) = spawned {
                 tracing::warn!(%error, "no further thread for kernel notifications");
                 state.threads -= 1;
+                state.called = false;
             }
         }
     }
@@ -110,21 +138,20 @@ impl Shared {
     /// Does one thing, or waits for one; false when the thread should end.
     fn step(self: &Arc<Self>) -> bool {
         let mut state = self.state.lock();
+        state.called = false;
+        state.queue.requeue_due(Instant::now());
         if let Some(done) = state.queue.ready() {
             self.clone().rouse(&mut state);
             drop(state);
             done();
             return true;
         }
-        if let Some(next) = state.queue.take(Instant::now()) {
-            self.clone().rouse(&mut state);
-            drop(state);
-            let unknown = self.deliver(&next.batch);
-            let mut state = self.state.lock();
-            if let Some((node, work)) = unknown {
-                state.queue.again(Instant::now(), node, work);
+        if state.working == 0 || self.are_stuck(&mut state) {
+            if let Some(next) = state.queue.take() {
+                self.work(state, &next);
+                return true;
             }
-            state.queue.finish(&next);
+        } else if state.queue.has_work() && !state.watched {
             return true;
         }
         if state.closed {
@@ -137,6 +164,33 @@ impl Shared {
         }
         state.idle -= 1;
         true
+    }
+
+    fn work(self: &Arc<Self>, mut state: MutexGuard<'_, State>, next: &Ticketed) {
+        state.working += 1;
+        self.clone().rouse(&mut state);
+        drop(state);
+        let unknown = self.deliver(&next.batch);
+        let mut state = self.state.lock();
+        state.working -= 1;
+        state.done += 1;
+        if let Some((node, work)) = unknown {
+            state.queue.again(Instant::now(), node, work);
+        }
+        state.queue.finish(next);
+    }
+
+    /// Watches those that work, unless another does or there is nothing else to do. Whether they
+    /// get nothing done.
+    fn are_stuck(&self, state: &mut MutexGuard<'_, State>) -> bool {
+        if state.watched || !state.queue.has_work() {
+            return false;
+        }
+        let done = state.done;
+        state.watched = true;
+        self.watching.wait_for(state, STUCK);
+        state.watched = false;
+        state.done == done && state.working > 0
     }
 
     /// Tells the kernel; gives back the node whose inode may be about to appear with an older
@@ -162,6 +216,7 @@ impl Drop for KernelNotifier {
     fn drop(&mut self) {
         self.shared.state.lock().closed = true;
         self.shared.wake.notify_all();
+        self.shared.watching.notify_all();
     }
 }
 

@@ -117,11 +117,10 @@ impl Queue {
     }
 
     /// The next piece of work; a node being worked on is passed over.
-    pub fn take(&mut self, now: Instant) -> Option<Ticketed> {
+    pub fn take(&mut self) -> Option<Ticketed> {
         if let Some(ticket) = self.epoch.take() {
             return Some(Ticketed { ticket, batch: Batch::Epoch });
         }
-        self.requeue_due(now);
         let at = self.order.iter().position(|node| !self.busy.contains(node))?;
         let node = self.order.remove(at)?;
         let (ticket, work) = self.work.remove(&node)?;
@@ -137,7 +136,7 @@ impl Queue {
             || self.order.iter().any(|node| !self.busy.contains(node))
     }
 
-    /// When [`Queue::take`] is worth calling again although nothing new was queued.
+    /// When [`Queue::requeue_due`] gives something to do although nothing new was queued.
     pub fn wake_at(&self) -> Option<Instant> {
         self.again.iter().map(|(due, ..)| *due).min()
     }
@@ -162,7 +161,8 @@ impl Queue {
         }
     }
 
-    fn requeue_due(&mut self, now: Instant) {
+    /// What is to be tried again at `now` is work like any other from now on.
+    pub fn requeue_due(&mut self, now: Instant) {
         let due: Vec<_> = self.again.extract_if(.., |(due, ..)| *due <= now).collect();
         for (_, node, work) in due {
             let queued = self.entry(node);
@@ -206,7 +206,7 @@ mod tests {
     const B: NodeId = NodeId(3);
 
     fn take(queue: &mut Queue) -> Ticketed {
-        queue.take(Instant::now()).expect("work is queued")
+        queue.take().expect("work is queued")
     }
 
     #[test]
@@ -269,7 +269,7 @@ mod tests {
         }
         assert_eq!(take(&mut queue).batch, Batch::Epoch);
         let mut dirs = 0;
-        while let Some(next) = queue.take(Instant::now()) {
+        while let Some(next) = queue.take() {
             assert!(
                 matches!(&next.batch, Batch::Node(_, w) if w.listing && w.names.is_empty()),
                 "names are covered by the epoch, listings are not"
@@ -295,12 +295,14 @@ mod tests {
         let mut now = Instant::now();
         queue.node(A, true);
         for attempt in 0..=AGAIN_AFTER.len() {
-            let next = queue.take(now).expect("due");
+            queue.requeue_due(now);
+            let next = queue.take().expect("due");
             let Batch::Node(A, work) = &next.batch else { panic!("a node") };
             assert_eq!((work.attempt, work.pages), (attempt, true));
             queue.again(now, A, work);
             queue.finish(&next);
-            assert!(queue.take(now).is_none(), "not before its time");
+            queue.requeue_due(now);
+            assert!(queue.take().is_none(), "not before its time");
             now = queue.wake_at().unwrap_or(now);
         }
         assert_eq!(queue.wake_at(), None, "and not for ever");
