@@ -17,14 +17,12 @@ use serde_json::{Value, json};
 use std::fs::{self, DirBuilder};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long an invite can be redeemed.
 const INVITE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// In the directory of a volume until it has its record: one without both has lost its record.
-const UNFINISHED: &str = "unfinished";
 /// The creator's replica.
 const FIRST_SLOT: Slot = Slot(1);
 
@@ -84,12 +82,14 @@ pub fn establish(
     undo: &mut Undo,
 ) -> Outcome<Arc<Hosted>> {
     let dir = daemon.home.volume(record.id);
-    DirBuilder::new().mode(0o700).create(&dir).map_err(|e| {
-        Failure::io("create", &dir, &e, "make room on the home's filesystem, or use another --home")
-    })?;
-    let unfinished = dir.join(UNFINISHED);
+    let unfinished = unfinished(&daemon.home, record.id);
     fs::write(&unfinished, []).map_err(|e| {
         Failure::io("create", &unfinished, &e, "make room on the home's filesystem")
+    })?;
+    let mark = unfinished.clone();
+    undo.push(move || drop(fs::remove_file(mark)));
+    DirBuilder::new().mode(0o700).create(&dir).map_err(|e| {
+        Failure::io("create", &dir, &e, "make room on the home's filesystem, or use another --home")
     })?;
     undo.push(move || drop(fs::remove_dir_all(dir)));
     forget_private_dir(&record.backing, undo);
@@ -110,17 +110,24 @@ pub fn establish(
 /// that volume, which is taken back.
 pub fn recorded(home: &Home, id: VolumeId) -> Outcome<Option<VolumeRecord>> {
     let record = VolumeRecord::load(home, id)?;
-    let dir = home.volume(id);
-    match (record, dir.join(UNFINISHED).exists()) {
-        (None, false) => Err(VolumeRecord::missing(home, id)),
+    let (dir, unfinished) = (home.volume(id), unfinished(home, id));
+    match (&record, unfinished.exists()) {
+        (None, false) => return Err(VolumeRecord::missing(home, id)),
         (None, true) => {
             tracing::warn!(volume = %id, "a volume that was never complete is removed");
-            fs::remove_dir_all(&dir)
-                .map_err(|e| Failure::io("remove", &dir, &e, "move it away"))?;
-            Ok(None)
+            let removed = fs::remove_dir_all(&dir);
+            removed.map_err(|e| Failure::io("remove", &dir, &e, "move it away"))?;
         }
-        (record, _) => Ok(record),
+        (Some(_), _) => {}
     }
+    let _ = fs::remove_file(unfinished);
+    Ok(record)
+}
+
+/// There from before the volume's directory is made until it has its record: a directory without
+/// both has lost its record.
+fn unfinished(home: &Home, id: VolumeId) -> PathBuf {
+    home.volumes().join(format!("{id}.unfinished"))
 }
 
 /// Who may choose directories in the name of `daemon`.

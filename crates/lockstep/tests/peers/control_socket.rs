@@ -1,6 +1,7 @@
 //! Callers of the control socket that say nothing, too much or nonsense; and a daemon that does not
 //! answer.
 
+use crate::support::dice::Dice;
 use crate::support::pair::{Layout, Pair};
 use crate::support::peer::{Peer, Placing};
 use crate::support::{SOON, eventually};
@@ -117,4 +118,77 @@ fn a_daemon_that_hangs_is_named_within_ten_seconds() {
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     pair.a.signal(Signal::CONT);
     eventually("it goes on", SOON, || pair.a.run(&["status"]).code == Some(0));
+}
+
+/// What commands send, about a volume at `dir`.
+fn requests(dir: &str) -> Vec<String> {
+    let place = r#"{"mount":null,"no_mount":true,"listen":"127.0.0.1:0","policy":"eager"}"#;
+    let mut requests = vec![
+        format!(r#"{{"command":"share","dir":"{dir}/none","name":"n","place":{place}}}"#),
+        format!(r#"{{"command":"join","code":"lockstep1abc","dir":"{dir}/none","place":{place}}}"#),
+        r#"{"command":"wait","timeout_ms":10}"#.into(),
+        r#"{"command":"invite","volume":"dir"}"#.into(),
+        r#"{"command":"unmount","volume":"dir"}"#.into(),
+        format!(r#"{{"command":"resolve","path":"{dir}/file","keep":"both"}}"#),
+        r#"{"command":"trash-list","volume":null}"#.into(),
+    ];
+    for verb in ["trash-restore", "pin", "unpin", "evict"] {
+        requests.push(format!(r#"{{"command":"{verb}","path":"{dir}/file"}}"#));
+    }
+    for verb in ["ping", "status", "verify", "conflicts", "trash-empty", "start"] {
+        requests.push(format!(r#"{{"command":"{verb}"}}"#));
+    }
+    requests
+}
+
+/// All that the daemon says to `line`.
+fn said_to(peer: &Peer, line: &[u8]) -> String {
+    let mut stream = call(peer);
+    let _ = stream.write_all(&[line, b"\n"].concat());
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut said = Vec::new();
+    let _ = stream.read_to_end(&mut said);
+    String::from_utf8(said).expect("the daemon answers in UTF-8")
+}
+
+/// The request with a letter or digit altered: often one that still means something.
+fn with_another_letter(dice: &mut Dice, request: &str) -> Vec<u8> {
+    let mut line = request.as_bytes().to_vec();
+    let letters: Vec<usize> =
+        (0..line.len()).filter(|at| line[*at].is_ascii_alphanumeric()).collect();
+    let at = letters[dice.below(letters.len() as u64) as usize];
+    line[at] = b"0123456789abcdefghijklmnopqrstuvwxyz"[dice.below(36) as usize];
+    line
+}
+
+#[test]
+fn altered_requests_leave_a_daemon_that_answers() {
+    let Some(pair) = alone() else { return };
+    std::fs::write(pair.a.backing.join("file"), "x").unwrap();
+    pair.a.share();
+    let requests = requests(pair.a.backing.to_str().unwrap());
+    let mut dice = Dice(5);
+    let (mut understood, mut refused) = (0, 0);
+    for round in 0..2_000 {
+        let request = &requests[round % requests.len()];
+        let line = match round / requests.len() {
+            0 => request.clone().into_bytes(),
+            lap if lap % 2 == 0 => dice.spoilt(request.as_bytes()),
+            _ => with_another_letter(&mut dice, request),
+        };
+        let said = said_to(&pair.a, &line);
+        let shown = String::from_utf8_lossy(&line);
+        assert!(!said.contains("broke inside"), "{round}: {shown}: {said}");
+        assert!(said.ends_with('\n'), "{round}: no answer to {shown}: {said}");
+        refused += usize::from(said.contains("does not understand"));
+        understood += usize::from(!said.contains("does not understand"));
+        let status = said_to(&pair.a, br#"{"command":"status"}"#);
+        assert!(status.starts_with(r#"{"done":{"#), "{round}: after {shown}: {status}");
+    }
+    assert!(understood > 200 && refused > 400, "{understood} understood, {refused} refused");
+    let pid = pair.a.pid();
+    pair.a.remember_pid();
+    assert_eq!(pair.a.pid(), pid, "it is the daemon of before");
+    assert!(!pair.a.log_tail(100_000).contains("panicked"), "{}", pair.a.log_tail(100));
+    assert_eq!(std::fs::read(pair.a.backing.join("file")).unwrap(), b"x");
 }

@@ -5,7 +5,7 @@ use crate::support::command::run;
 use crate::support::environment::{has_root, unmount_below};
 use crate::support::pair::{Layout, Pair};
 use crate::support::peer::Peer;
-use crate::support::{SOON, connected};
+use crate::support::{SOON, connected, eventually};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -64,7 +64,18 @@ fn a_home_on_a_full_disk_is_named_and_works_once_there_is_space() {
     pair.b.join(pair.a.share()["invite"].as_str().unwrap());
     pair.reconnected();
     disk.fill();
-    pair.a.run(&["status"]).success();
+    // The state is in the home: what cannot be written down there is kept until it can be.
+    for number in 0..200 {
+        fs::write(pair.a.at(format!("a{number}")), "by a").unwrap();
+        fs::write(pair.b.at(format!("b{number}")), "by b").unwrap();
+    }
+    eventually("status says why", SOON, || {
+        pair.a.run(&["status"]).success().stdout.contains("No space left")
+    });
+    disk.free();
+    pair.identical();
+    assert_eq!(fs::read_to_string(pair.b.at("a199")).unwrap(), "by a");
+    assert_eq!(fs::read_to_string(pair.a.at("b199")).unwrap(), "by b");
     pair.a.run(&["stop"]).success();
     disk.fill();
     pair.a.run(&["start"]).fails_with(1, &["home", "no space"]);
