@@ -20,11 +20,33 @@ use std::sync::Arc;
 /// Names of the records in the state database begin so; the peer's slot follows.
 const RECORD_PREFIX: &str = "begun/";
 /// The private file that says how far the last batch got: the peer's slot and the number of the
-/// change begun last, each of 8 bytes. It is written with every change, so it is no record.
+/// change begun last, each of 8 bytes, and 8 of their hash: taken for further than it got, a batch
+/// would seem to have been undone here. It is written with every change, so it is no record.
 pub(crate) const PROGRESS: &str = "begun";
 
 /// The file at [`PROGRESS`], once there is one.
 pub(crate) type Progress = Mutex<Option<Arc<dyn DiskFile>>>;
+
+const PROGRESS_BYTES: usize = 24;
+
+fn encode(peer: Slot, seq: Sequence) -> [u8; PROGRESS_BYTES] {
+    let mut bytes = [0; PROGRESS_BYTES];
+    bytes[..8].copy_from_slice(&u64::from(peer.0).to_le_bytes());
+    bytes[8..16].copy_from_slice(&seq.0.to_le_bytes());
+    let hash = blake3::hash(&bytes[..16]);
+    bytes[16..].copy_from_slice(&hash.as_bytes()[..8]);
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<(Slot, Sequence)> {
+    let (words, hash) = bytes.split_at_checked(16)?;
+    if hash != &blake3::hash(words).as_bytes()[..8] {
+        return None;
+    }
+    let (slot, seq) = words.split_at(8);
+    let word = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).ok();
+    Some((Slot(u16::try_from(word(slot)?).ok()?), Sequence(word(seq)?)))
+}
 
 /// What changes did that are made up for.
 #[derive(Default)]
@@ -66,8 +88,7 @@ impl Volume {
                 created => created?,
             },
         };
-        let words = [u64::from(peer.0).to_le_bytes(), seq.0.to_le_bytes()].concat();
-        file.write_all_at(&words, 0)?;
+        file.write_all_at(&encode(peer, seq), 0)?;
         *progress = Some(file);
         Ok(())
     }
@@ -118,13 +139,13 @@ impl Volume {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
-        let mut words = [0; 16];
-        if file.read_at(&mut words, 0)? < words.len() {
-            return Ok(None);
+        let mut bytes = [0; PROGRESS_BYTES];
+        let read = file.read_at(&mut bytes, 0)?;
+        let progress = decode(&bytes[..read]);
+        if progress.is_none() {
+            tracing::warn!(read, "how far a batch got is damaged: it is applied anew");
         }
-        let word = |at: usize| u64::from_le_bytes(words[at..at + 8].try_into().expect("8 bytes"));
-        let slot = u16::try_from(word(0)).unwrap_or_default();
-        Ok(Some((Slot(slot), Sequence(word(8)))))
+        Ok(progress)
     }
 
     /// Makes below what the last change was to make, once it is known where.

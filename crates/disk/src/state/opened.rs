@@ -73,7 +73,7 @@ pub(super) fn claim(dir: &Path) -> Result<Claim, StateError> {
         .create(true)
         .truncate(false)
         .open(dir.join(CLAIM_FILE))
-        .map_err(unreadable)?;
+        .map_err(|source| StateError::Unreadable { dir: dir.join(CLAIM_FILE), source })?;
     match file.try_lock() {
         Ok(()) => Ok(Claim(file)),
         Err(TryLockError::WouldBlock) => Err(StateError::Locked { dir: dir.into() }),

@@ -46,7 +46,11 @@ impl Owner {
             let hint = "see that you may write there and that the filesystem is not full";
             Failure::io("make a volume of", backing, &e, hint)
         };
-        let lock = open_lock(backing).map_err(failed)?;
+        make_private(backing).map_err(failed)?;
+        let lock = open_lock(backing).map_err(|e| {
+            let hint = "see that you may write there; what is no file, move away";
+            Failure::io("use", &backing.join(PRIVATE_DIR).join(LOCK), &e, hint)
+        })?;
         let found = find(backing);
         if !try_lock(&lock).map_err(failed)? {
             return Err(taken(backing, found.label().as_ref(), true));
@@ -142,12 +146,14 @@ fn label_path(backing: &Path) -> PathBuf {
     backing.join(PRIVATE_DIR).join("owner")
 }
 
-fn open_lock(backing: &Path) -> io::Result<File> {
-    let dir = backing.join(PRIVATE_DIR);
-    match DirBuilder::new().mode(0o700).create(&dir) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-        _ => {}
+fn make_private(backing: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(backing.join(PRIVATE_DIR)) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
     }
+}
+
+fn open_lock(backing: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .write(true)
@@ -155,7 +161,7 @@ fn open_lock(backing: &Path) -> io::Result<File> {
         .truncate(false)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
-        .open(dir.join(LOCK))
+        .open(backing.join(PRIVATE_DIR).join(LOCK))
 }
 
 fn try_lock(file: &File) -> io::Result<bool> {

@@ -291,6 +291,16 @@ fn what_is_in_the_place_of_lockstep_s_own_directories_is_named() {
         fs::rename(&away, &place).unwrap();
         pair.b.run(&["start"]).success();
     }
+    // Their locks hold nothing, but must be files.
+    for lock in [pair.b.backing.join(".lockstep/lock"), volume_dirs(&pair.b)[0].join("state/claim")]
+    {
+        pair.b.stop();
+        fs::remove_file(&lock).unwrap();
+        fs::create_dir(&lock).unwrap();
+        pair.b.run(&["start"]).fails_with(1, &[lock.to_str().unwrap(), "is a directory"]);
+        fs::remove_dir(&lock).unwrap();
+        pair.b.run(&["start"]).success();
+    }
     pair.b.remember_pid();
     works(&pair, "after");
 }

@@ -211,6 +211,40 @@ fn an_interrupted_transfer_goes_on_after_a_full_disk_and_a_restart_of_either_dae
 }
 
 #[test]
+fn what_is_damaged_of_an_interrupted_transfer_is_fetched_again() {
+    if !has_root("to mount a small filesystem") {
+        return;
+    }
+    let Some((pair, disk)) = with_small_disk("12m") else { return };
+    let body = noise(19, 16 * MIB);
+    fs::write(pair.a.at("big"), &body).unwrap();
+    eventually("the transfer stops at a full disk", SOON, || {
+        pair.b.volume()["problems"].to_string().contains("full")
+    });
+    pair.b.kill9();
+    let mut spoilt = 0;
+    for entry in fs::read_dir(pair.b.backing.join(".lockstep/tmp")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        if let Some(part) = bytes.get_mut(3 * MIB..4 * MIB) {
+            spoilt += usize::from(part.iter().any(|byte| *byte != 0));
+            part.iter_mut().for_each(|byte| *byte ^= 0x55);
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&file, part, 3 * MIB as u64).unwrap();
+        }
+    }
+    assert_eq!(spoilt, 1, "one file is on its way");
+    pair.b.start();
+    pair.reconnected();
+    disk.grow("64m");
+    pair.a.wait();
+    assert_same(&pair, "big", &body);
+    let resumed = figure(&pair, "content_bytes_resumed");
+    assert!(resumed > 2 * MIB as u64, "what is whole is not fetched again: {resumed} resumed");
+    pair.identical();
+}
+
+#[test]
 fn a_wrong_chunk_is_refused_counted_and_fetched_again() {
     let pair = connected!();
     pair.b.stop();

@@ -94,6 +94,40 @@ fn the_trash_survives_a_kill_and_names_what_it_does_not_have() {
     assert_eq!(fs::read_to_string(pair.a.at("notes")).unwrap(), "of b");
 }
 
+/// What somebody took out of `.lockstep/keep` is not listed as if it could be restored.
+#[test]
+fn a_kept_file_that_is_gone_is_no_longer_in_the_trash() {
+    let pair = connected!();
+    for name in ["first", "second"] {
+        fs::write(pair.b.at(name), format!("the {name} of b")).unwrap();
+    }
+    pair.identical();
+    for name in ["first", "second"] {
+        fs::remove_file(pair.a.at(name)).unwrap();
+    }
+    pair.wait();
+    assert_eq!(names(&pair.b).len(), 2);
+    let keep = pair.b.backing.join(".lockstep/keep");
+    let take = |wanted: &[u8]| {
+        pair.b.stop();
+        for entry in fs::read_dir(&keep).unwrap() {
+            let path = entry.unwrap().path();
+            if fs::read(&path).unwrap() == wanted {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    };
+    take(b"the first of b");
+    pair.b.start();
+    let left = names(&pair.b);
+    assert!(left.len() == 1 && left[0].0 == "second", "{left:?}");
+    pair.b.stop();
+    fs::remove_dir_all(&keep).unwrap();
+    pair.b.start();
+    assert!(names(&pair.b).is_empty());
+    pair.reconnected();
+}
+
 #[test]
 fn slow_five_thousand_files_deleted_by_the_peer_go_to_the_trash_at_once() {
     let pair = connected!();

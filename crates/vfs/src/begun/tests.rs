@@ -113,6 +113,32 @@ fn a_batch_that_was_begun_and_not_written_down_is_no_edit_made_here() {
     }
 }
 
+/// What does not tell how far the batch got tells nothing: the changes come again.
+#[test]
+fn a_damaged_note_of_how_far_a_batch_got_loses_nothing_of_it() {
+    let mut too_far = [1_u64.to_le_bytes(), u64::MAX.to_le_bytes()].concat();
+    let damages = [too_far.clone(), b"garbage".to_vec(), Vec::new(), {
+        too_far.extend([0; 8]);
+        too_far
+    }];
+    for damaged in damages {
+        let dir = tempfile::TempDir::new().unwrap();
+        std::fs::create_dir(dir.path().join("backing")).unwrap();
+        let volume = start(dir.path(), Origin::Joining);
+        let (first, rest) = (&replacements()[..3], &replacements()[3..]);
+        volume.apply(PEER, first).unwrap();
+        volume.note_batch(PEER, rest).unwrap();
+        drop(volume);
+        std::fs::write(dir.path().join("backing/.lockstep/tmp/begun"), &damaged).unwrap();
+
+        let volume = start(dir.path(), Origin::Existing);
+        assert_eq!(volume.applied(PEER), Sequence(3), "{damaged:?}");
+        volume.apply(PEER, rest).unwrap();
+        let bytes = std::fs::read(dir.path().join("backing/ref")).unwrap();
+        assert_eq!(String::from_utf8_lossy(&bytes), "version 5", "{damaged:?}");
+    }
+}
+
 #[test]
 fn nor_is_one_whose_last_change_was_not_carried_out() {
     for done in 0..12 {
