@@ -12,6 +12,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Damaged files or directories of one name that are kept; the oldest go.
 pub const DAMAGED_KEPT_MAX: usize = 4;
 
+/// Names that one second has.
+const NUMBERS_MAX: u32 = 100;
+/// What is copied aside leaves so much of the disk.
+const SPARE_BYTES: u64 = 16 * 1024 * 1024;
+
 /// Moves the file or directory `path` aside, so that a new one can take its name. Answers where it
 /// is now.
 pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
@@ -21,8 +26,13 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Keeps `bytes` that are about to be cut off the file `path` in a file of their own, in `dir`.
-/// Answers where they are.
+/// Answers where they are. The last space of a disk is left to those who work.
 pub fn set_bytes_aside(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
+    let disk = rustix::fs::statvfs(dir)?;
+    let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free_bytes < SPARE_BYTES + bytes.len() as u64 {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
     let place = dir.join(path.file_name().unwrap_or_default());
     let aside = free_name(&place)?;
     let mut file = File::create_new(&aside)?;
@@ -59,12 +69,16 @@ fn free_name(path: &Path) -> io::Result<PathBuf> {
         let mut name = prefix(path);
         name.push(&now);
         if number > 0 {
-            name.push(format!("-{number}"));
+            name.push(format!("-{number:02}"));
         }
         path.with_file_name(name)
     };
-    let free = (0..).map(name).find(|path| path.symlink_metadata().is_err());
-    free.ok_or_else(|| io::ErrorKind::AlreadyExists.into())
+    // Behind all that are kept of this second, so that the names sort by age.
+    let taken = (0..NUMBERS_MAX).rev().find(|number| name(*number).symlink_metadata().is_ok());
+    match taken.map_or(0, |last| last + 1) {
+        NUMBERS_MAX => Err(io::ErrorKind::AlreadyExists.into()),
+        number => Ok(name(number)),
+    }
 }
 
 fn prefix(path: &Path) -> OsString {
@@ -82,7 +96,7 @@ mod tests {
     fn files_and_directories_are_kept_and_the_oldest_of_many_go() {
         let dir = tempfile::TempDir::new().unwrap();
         let path = dir.path().join("book");
-        for round in 0..6 {
+        for round in 0..12 {
             if round % 2 == 0 {
                 fs::write(&path, format!("{round}")).unwrap();
             } else {
@@ -93,6 +107,8 @@ mod tests {
             assert_eq!(aside.is_dir(), round % 2 == 1, "{}", aside.display());
             let name = aside.file_name().unwrap().to_str().unwrap();
             assert!(name.starts_with("book.damaged-2"), "{name}");
+            let kept = fs::read_dir(dir.path()).unwrap().count();
+            assert_eq!(kept, DAMAGED_KEPT_MAX.min(round + 1), "after {name}");
         }
         let bytes = set_bytes_aside(dir.path(), Path::new("/elsewhere/book"), b"tail").unwrap();
         assert_eq!(fs::read(bytes).unwrap(), b"tail");

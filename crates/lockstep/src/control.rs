@@ -113,6 +113,13 @@ pub enum Request {
     StopIfIdle,
 }
 
+impl Request {
+    /// Whether it is answered in moments, so that it need not wait for commands that take long.
+    pub fn is_brief(&self) -> bool {
+        matches!(self, Request::Ping | Request::Status | Request::Stop)
+    }
+}
+
 /// Whose version of a conflict is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]

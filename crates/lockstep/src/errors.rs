@@ -123,7 +123,15 @@ impl fmt::Display for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Failure::of_sentence(&format!("{error:#}"))
+        let mut text = String::new();
+        for cause in error.chain().map(ToString::to_string) {
+            // Most messages name their cause, and the next step behind it.
+            if !text.contains(&cause) {
+                let colon = if text.is_empty() { "" } else { ": " };
+                text = format!("{text}{colon}{cause}");
+            }
+        }
+        Failure::of_sentence(&text)
     }
 }
 
@@ -135,6 +143,22 @@ mod tests {
     fn exit_codes_tell_usage_from_failure() {
         assert_eq!(Failure::usage("m", "h").exit_code(), 2);
         assert_eq!(Failure::failed("m", "h").exit_code(), 1);
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = std::io::Error::from_raw_os_error(28);
+        let said = anyhow::Error::new(cause)
+            .context("cannot open D: No space left on device (os error 28); make room");
+        let failure = Failure::from(said.context("cannot open the volume"));
+        let whole = "cannot open the volume: cannot open D: No space left on device (os error 28); make room";
+        assert_eq!(failure.one_line(), whole);
+        let untold =
+            anyhow::Error::new(std::io::Error::from_raw_os_error(28)).context("cannot write");
+        assert_eq!(
+            Failure::from(untold).message(),
+            "cannot write: No space left on device (os error 28)"
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// Commands carried out at a time; further ones wait.
+/// Commands carried out at a time; further ones wait, but for brief ones.
 const COMMANDS_MAX: usize = 64;
 /// Connections at a time; further ones wait to be accepted.
 const CALLERS_MAX: usize = 128;
@@ -108,7 +108,10 @@ async fn respond(line: &[u8], answer: &Answer, commands: &Semaphore) -> Outcome<
         // It does not block, and says that the daemon is there however busy that is.
         return answer(request);
     }
-    let _place = commands.acquire().await.expect("never closed");
+    let _place = match request.is_brief() {
+        true => None,
+        false => Some(commands.acquire().await.expect("never closed")),
+    };
     let answer = Arc::clone(answer);
     tokio::task::spawn_blocking(move || answer(request)).await.unwrap_or_else(|e| {
         Err(Failure::failed(format!("the command broke inside the daemon: {e}"), "see its log"))
@@ -153,6 +156,49 @@ mod tests {
         let mut reply = String::new();
         raw.read_to_string(&mut reply).unwrap();
         assert!(reply.contains("does not understand"), "{reply}");
+        drop(runtime);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// Also those whose caller has gone: a `wait` goes on until its time is over.
+    #[test]
+    fn many_commands_that_take_long_do_not_hold_up_brief_ones() {
+        let dir = std::env::temp_dir().join(format!("lockstep-busy-{}", std::process::id()));
+        let home = Home::locate(Some(&dir)).unwrap();
+        home.create().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (begun, begins) = std::sync::mpsc::channel();
+        let over = Arc::new((parking_lot::Mutex::new(false), parking_lot::Condvar::new()));
+        let until = Arc::clone(&over);
+        let answer: Answer = Arc::new(move |request| {
+            if let Request::Wait { .. } = request {
+                let _ = begun.send(());
+                until.1.wait_while(&mut until.0.lock(), |over| !*over);
+            }
+            Ok(serde_json::json!({"fine": true}))
+        });
+        let listener = runtime.block_on(async { bind(&home) }).unwrap();
+        runtime.spawn(serve(listener, answer));
+        use std::io::Write;
+        let waits: Vec<_> = (0..COMMANDS_MAX + 10)
+            .map(|_| {
+                let mut caller = std::os::unix::net::UnixStream::connect(home.socket()).unwrap();
+                let wait = b"{\"command\":\"wait\",\"timeout_ms\":1}\n";
+                caller.write_all(wait).unwrap();
+                caller
+            })
+            .collect();
+        for _ in 0..COMMANDS_MAX {
+            begins.recv_timeout(Duration::from_secs(10)).unwrap();
+        }
+        let (told, status) = std::sync::mpsc::channel();
+        let asked = home.clone();
+        std::thread::spawn(move || told.send(caller::call(&asked, &Request::Status)));
+        let status = status.recv_timeout(Duration::from_secs(10));
+        assert_eq!(status.expect("it does not wait for the others").unwrap()["fine"], true);
+        *over.0.lock() = true;
+        over.1.notify_all();
+        drop(waits);
         drop(runtime);
         std::fs::remove_dir_all(&dir).unwrap();
     }

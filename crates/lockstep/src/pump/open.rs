@@ -59,7 +59,7 @@ fn attempt(
         let kept = cut.kept.as_ref();
         let kept = kept.map_or_else(String::new, |kept| format!(" and kept in {}", kept.display()));
         notices.push(format!(
-            "the newest entries of {} were torn, as by a power cut or a kill: they were cut off{kept}; \
+            "the newest entries of {} were torn, as by a power cut, a kill or a full disk: they were cut off{kept}; \
              what they told comes from the directory and the peers again",
             cut.journal.display()
         ));

@@ -31,6 +31,12 @@ impl HomeDisk {
         while filler.write(&[1; 4096]).is_ok() {}
     }
 
+    /// So many bytes are.
+    fn leave(&self, bytes: u64) {
+        let filler = fs::File::options().write(true).open(self.0.join("filler")).unwrap();
+        filler.set_len(filler.metadata().unwrap().len() - bytes).unwrap();
+    }
+
     fn free(&self) {
         fs::remove_file(self.0.join("filler")).unwrap();
     }
@@ -84,6 +90,81 @@ fn a_home_on_a_full_disk_is_named_and_works_once_there_is_space() {
     pair.reconnected();
     fs::write(pair.a.at("after"), "x").unwrap();
     pair.identical();
+    says_no_panic(&pair.a);
+    pair.a.stop();
+}
+
+/// Whatever step runs out of space: a share is there, or nothing of it is.
+#[test]
+fn a_share_that_runs_out_of_space_leaves_nothing_behind() {
+    if !has_root("to mount a small filesystem") {
+        return;
+    }
+    let Some(pair) = Pair::apart(Layout::default()) else { return };
+    fs::write(pair.a.backing.join("mine"), "x").unwrap();
+    let disk = HomeDisk::below(&pair.a);
+    let (dir, mount) = (pair.a.backing.to_str().unwrap(), pair.a.mnt().to_str().unwrap());
+    let mut refused = 0;
+    for spare in [4, 12, 20, 32, 64, 128, 512] {
+        disk.fill();
+        disk.leave(spare * 1024);
+        let share = pair.a.run(&["share", dir, "--mount", mount, "--listen", "127.0.0.1:0"]);
+        if share.code == Some(0) {
+            break;
+        }
+        refused += 1;
+        share.fails_with(1, &["no space", "next step"]);
+        assert_eq!(share.stderr.matches("No space").count(), 1, "{}", share.stderr);
+        let _ = pair.a.run(&["stop"]);
+        assert_eq!(fs::read_dir(&pair.a.backing).unwrap().count(), 1, "after {spare} KiB");
+    }
+    assert!(refused > 2, "only {refused} refused");
+    disk.free();
+    if pair.a.run(&["status"]).code != Some(0) {
+        pair.a.share();
+    }
+    pair.a.remember_pid();
+    assert_eq!(fs::read_to_string(pair.a.at("mine")).unwrap(), "x");
+    says_no_panic(&pair.a);
+    pair.a.stop();
+}
+
+/// A disk that is full is not taken for damage to what is on it.
+#[test]
+fn a_start_that_runs_out_of_space_takes_nothing_for_damaged() {
+    if !has_root("to mount a small filesystem") {
+        return;
+    }
+    let Some(pair) = Pair::apart(Layout::default()) else { return };
+    let disk = HomeDisk::below(&pair.a);
+    pair.a.share();
+    for number in 0..100 {
+        fs::write(pair.a.at(format!("before{number}")), "x").unwrap();
+    }
+    let spares = [0, 4, 8, 12, 16, 24, 48, 96];
+    for spare in spares {
+        pair.a.run(&["stop"]).success();
+        disk.fill();
+        disk.leave(spare * 1024);
+        let start = pair.a.run(&["start"]);
+        let mut place = pair.a.mnt();
+        if start.code != Some(0) {
+            start.fails_with(1, &["no space", "next step"]);
+            place = &pair.a.backing;
+        }
+        for number in 0..20 {
+            fs::write(place.join(format!("spare{spare}-{number}")), "y").unwrap();
+        }
+        let damaged =
+            run(Command::new("find").arg(&pair.a.home).args(["-name", "*.damaged-*"]), SOON);
+        assert_eq!(damaged.success().stdout, "", "with {spare} KiB");
+    }
+    pair.a.run(&["stop"]).success();
+    disk.free();
+    pair.a.start();
+    pair.a.run(&["verify"]).success();
+    let mut names = fs::read_dir(pair.a.mnt()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.by_ref().count(), 100 + spares.len() * 20);
     says_no_panic(&pair.a);
     pair.a.stop();
 }
