@@ -27,6 +27,7 @@ pub fn decoders() -> Vec<Decoder> {
     let reply = |reply: &Reply| serde_json::to_vec(reply).expect("replies encode");
     let mut record = VolumeRecord::new(VolumeId([9; 16]), "n".into(), "/b".into(), Slot(1));
     let addrs = vec!["[::1]:4".parse().expect("an address")];
+    record.me = Some(PeerId([8; 32]));
     record.peers.push(PeerRecord { id: PeerId([7; 32]), name: "ada".into(), slot: Slot(2), addrs });
     let record = serde_json::to_vec(&record).expect("records encode");
     let config = serde_json::json!({

@@ -1,9 +1,10 @@
 //! What lets peers in: the key by which they know this home, and the invites it gave out.
 
 use super::durable;
-use super::record::remembered;
+use super::record::{VolumeRecord, remembered};
 use crate::errors::{Failure, Outcome};
 use crate::home::Home;
+use lockstep_core::PeerId;
 use lockstep_net::{Identity, IdentityError, InviteBook, InviteBookError};
 use std::fs::{self, Permissions};
 use std::io;
@@ -18,7 +19,13 @@ pub fn identity(home: &Home) -> Outcome<Identity> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => refuse_forgotten(home, &path)?,
         Err(e) => return Err(Failure::io("use the key file", &path, &e, HINT)),
     }
-    Identity::load_or_create(&path).map_err(|error| match error {
+    let identity = load(&path)?;
+    refuse_another(home, &path, identity.peer_id())?;
+    Ok(identity)
+}
+
+fn load(path: &Path) -> Outcome<Identity> {
+    Identity::load_or_create(path).map_err(|error| match error {
         IdentityError::Exposed { mode, .. } => Failure::failed(
             format!("the key file {} can be read by others (mode {mode:04o})", path.display()),
             format!(
@@ -30,7 +37,7 @@ pub fn identity(home: &Home) -> Outcome<Identity> {
             let message = format!("the key file {} is damaged", path.display());
             Failure::failed(message, format!("restore it from a backup; without one, {PAIR_ANEW}"))
         }
-        IdentityError::Io { source, .. } => Failure::io("use the key file", &path, &source, HINT),
+        IdentityError::Io { source, .. } => Failure::io("use the key file", path, &source, HINT),
     })
 }
 
@@ -70,6 +77,21 @@ fn refuse_forgotten(home: &Home, path: &Path) -> Outcome<()> {
              again",
             home.volumes().display()
         ),
+    ))
+}
+
+/// A key with an altered digit is a key, and none that a peer knows.
+fn refuse_another(home: &Home, path: &Path, key: PeerId) -> Outcome<()> {
+    let records =
+        remembered(home)?.into_iter().filter_map(|id| VolumeRecord::load(home, id).ok()?);
+    let Some(other) = records.into_iter().find(|record| record.me.is_some_and(|me| me != key))
+    else {
+        return Ok(());
+    };
+    let path = path.display();
+    Err(Failure::failed(
+        format!("{path} is not the key by which the peers of \"{}\" know this home", other.name),
+        format!("restore it from a backup; without one, {PAIR_ANEW}"),
     ))
 }
 

@@ -126,7 +126,8 @@ impl Hosted {
     /// one at a time; the locks here only let `status` look on meanwhile.
     pub fn open(
         &self,
-        (home, config): (&Home, &Config),
+        home: &Home,
+        config: &Config,
         runtime: &Handle,
         fresh: Fresh,
     ) -> Outcome<bool> {

@@ -101,6 +101,7 @@ fn record(
     let next = grant.your_slot.max(grant.my_slot).0.saturating_add(1);
     VolumeRecord {
         mount: site.mount.clone(),
+        me: Some(daemon.me),
         listen,
         next_slot: Slot(next),
         peers: vec![PeerRecord {

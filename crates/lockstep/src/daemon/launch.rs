@@ -11,7 +11,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use caller::SILENCE_MAX as ANSWER_DEADLINE;
+/// A daemon that does not answer within this time is given up.
+const ANSWER_DEADLINE: Duration = caller::SILENCE_MAX;
 const PAUSE: Duration = Duration::from_millis(10);
 /// A log longer than this is put aside before the next start.
 const LOG_MAX_BYTES: u64 = 16 * 1024 * 1024;

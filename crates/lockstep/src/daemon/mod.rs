@@ -48,6 +48,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use record::VolumeRecord;
 use router::Router;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -95,8 +96,8 @@ impl Daemon {
         let mut notices = Vec::new();
         let invites = Arc::new(credentials::invites(home, &mut notices)?);
         let volumes = Arc::new(Volumes::default());
-        let called = (home.clone(), config.host_name());
-        let router = Router::new(called, me, Arc::clone(&volumes), Arc::clone(&invites));
+        let (shared, book) = (Arc::clone(&volumes), Arc::clone(&invites));
+        let router = Router::new(home.clone(), config.host_name(), me, shared, book);
         let _inside = runtime.enter();
         let net = Net::start(identity, Arc::new(router)).map_err(|e| told(&e))?;
         Ok(Arc::new(Daemon {
@@ -200,7 +201,7 @@ impl Daemon {
         let mut left_out = Vec::new();
         let remembered = record::remembered(&self.home).unwrap_or_else(|failure| {
             left_out.push(failure.one_line());
-            Vec::new()
+            BTreeSet::new()
         });
         for id in remembered.into_iter().filter(|id| self.volumes.get(*id).is_none()) {
             match share::recorded(&self.home, id) {
@@ -227,7 +228,7 @@ impl Daemon {
     }
 
     fn bring_up_one(&self, volume: &Arc<Hosted>) {
-        let opened = volume.open((&self.home, &self.config), &self.runtime, Fresh::Existing);
+        let opened = volume.open(&self.home, &self.config, &self.runtime, Fresh::Existing);
         let Ok(opened_now) = volume.note(Trouble::Open, opened) else { return };
         let _ = volume.note(Trouble::Mount, volume.mount());
         let record = volume.record();

@@ -5,12 +5,19 @@ use crate::errors::{Failure, Outcome};
 use crate::home::Home;
 use lockstep_core::{PeerId, Slot, VolumeId};
 use lockstep_vfs::Policy;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// The layout of `volume.json` written here.
 const FORMAT: u32 = 1;
+/// The line of `volume.json` that the others are checked against.
+const CHECK: &str = "check";
+const UNFINISHED: &str = ".unfinished";
 /// Longest name of a volume, in characters.
 const NAME_MAX_CHARS: usize = 64;
 
@@ -22,6 +29,9 @@ pub struct VolumeRecord {
     /// The volume, the same on every peer.
     #[serde(with = "hexadecimal")]
     pub id: VolumeId,
+    /// The key by which its peers know this home.
+    #[serde(default, with = "hexadecimal::optional")]
+    pub me: Option<PeerId>,
     /// Its name here.
     pub name: String,
     /// The directory of its plain files.
@@ -61,6 +71,7 @@ impl VolumeRecord {
         VolumeRecord {
             format: FORMAT,
             id,
+            me: None,
             name,
             backing,
             policy: Policy::default(),
@@ -79,13 +90,21 @@ impl VolumeRecord {
 
     /// Makes this the record that the next start finds.
     pub fn save(&self, home: &Home) -> Outcome<()> {
-        durable::write_json(&path(home, self.id), self)
+        let path = path(home, self.id);
+        let mut value = serde_json::to_value(self).map_err(|e| {
+            Failure::failed(format!("cannot write {}: {e}", path.display()), "use other names")
+        })?;
+        value[CHECK] = check(&value).into();
+        durable::write_json(&path, &value)
     }
 
     /// The record of `id`, `None` if the home has none.
     pub fn load(home: &Home, id: VolumeId) -> Outcome<Option<Self>> {
         let path = path(home, id);
-        let record: Option<Self> = durable::read_json(&path, &way_out(home, id))?;
+        let value: Option<Value> = durable::read_json(&path, &way_out(home, id))?;
+        let record = value.map(unaltered::<Self>).transpose().map_err(|why| {
+            Failure::failed(format!("{} is damaged: {why}", path.display()), way_out(home, id))
+        })?;
         match record {
             Some(r) if r.format != FORMAT => Err(Failure::failed(
                 format!("{} was written by a newer Lockstep", path.display()),
@@ -105,21 +124,45 @@ impl VolumeRecord {
     }
 }
 
+/// What `value` says, if it was not altered since it was written. A number that has changed would be
+/// another replica's, and no error. Who alters the file by hand takes the line away.
+fn unaltered<T: DeserializeOwned>(mut value: Value) -> Result<T, String> {
+    let written = value.as_object_mut().and_then(|object| object.remove(CHECK));
+    if written.is_some_and(|written| written != check(&value)) {
+        return Err(format!("it was altered since it was written (its `{CHECK}` does not match)"));
+    }
+    serde_json::from_value(value).map_err(|e| e.to_string())
+}
+
+fn check(value: &Value) -> String {
+    blake3::hash(value.to_string().as_bytes()).to_hex()[..16].to_owned()
+}
+
 fn path(home: &Home, id: VolumeId) -> PathBuf {
     home.volume(id).join("volume.json")
 }
 
-/// The ids of the volume directories in `home`.
-pub fn remembered(home: &Home) -> Outcome<Vec<VolumeId>> {
+/// The volumes that `home` has, and those whose making was cut short.
+pub fn remembered(home: &Home) -> Outcome<BTreeSet<VolumeId>> {
     let dir = home.volumes();
     let failed = |e| Failure::io("read", &dir, &e, "see that its owner may read it");
     let entries = match std::fs::read_dir(&dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
         entries => entries.map_err(failed)?,
     };
     let names = entries.map(|entry| entry.map(|e| e.file_name())).collect::<Result<Vec<_>, _>>();
     let names = names.map_err(failed)?;
-    Ok(names.iter().filter_map(|name| volume_id(name.to_str()?)).collect())
+    let id = |name: &OsString| {
+        let name = name.to_str()?;
+        volume_id(name.strip_suffix(UNFINISHED).unwrap_or(name))
+    };
+    Ok(names.iter().filter_map(id).collect())
+}
+
+/// There from before the directory of the volume `id` is made until it has its record: a directory
+/// without both has lost its record.
+pub fn unfinished(home: &Home, id: VolumeId) -> PathBuf {
+    home.volumes().join(format!("{id}{UNFINISHED}"))
 }
 
 /// What to do about a record that cannot be read: only it knows where the volume's files are.
@@ -190,6 +233,30 @@ mod hexadecimal {
         out.collect_str(id)
     }
 
+    /// An id that may be missing.
+    pub mod optional {
+        use super::FromBytes;
+        use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+        use std::fmt::Display;
+
+        pub fn serialize<T: Display, S: Serializer>(
+            id: &Option<T>,
+            out: S,
+        ) -> Result<S::Ok, S::Error> {
+            id.as_ref().map(ToString::to_string).serialize(out)
+        }
+
+        pub fn deserialize<'de, T, D>(from: D) -> Result<Option<T>, D::Error>
+        where
+            T: FromBytes,
+            D: Deserializer<'de>,
+        {
+            let text = Option::<String>::deserialize(from)?;
+            let id = |text: String| T::from_hexadecimal(&text);
+            text.map(|text| id(text).ok_or_else(|| D::Error::custom("not an id"))).transpose()
+        }
+    }
+
     pub fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
     where
         T: FromBytes,
@@ -223,6 +290,18 @@ mod tests {
         record.save(&home).unwrap();
         let text = std::fs::read_to_string(home.volume(id).join("volume.json")).unwrap();
         assert!(text.contains(&"ab".repeat(16)), "{text}");
+        assert_eq!(VolumeRecord::load(&home, id), Ok(Some(record.clone())));
+
+        let path = home.volume(id).join("volume.json");
+        let altered = text.replace("\"slot\": 2", "\"slot\": 3");
+        assert_ne!(altered, text);
+        std::fs::write(&path, &altered).unwrap();
+        let refusal = VolumeRecord::load(&home, id).unwrap_err();
+        assert!(refusal.message().contains("volume.json is damaged: it was altered"), "{refusal}");
+        let by_hand: Vec<&str> =
+            altered.lines().filter(|line| !line.contains("\"check\"")).collect();
+        std::fs::write(&path, by_hand.join("\n").replacen(",\n}", "\n}", 1)).unwrap();
+        record.peers[0].slot = Slot(3);
         assert_eq!(VolumeRecord::load(&home, id), Ok(Some(record)));
         std::fs::remove_dir_all(&dir).unwrap();
     }

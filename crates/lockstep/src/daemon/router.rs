@@ -26,7 +26,8 @@ pub struct Router {
 impl Router {
     /// Routes to `volumes`, and lets in who redeems one of `invites`.
     pub fn new(
-        (home, host): (Home, String),
+        home: Home,
+        host: String,
         me: PeerId,
         volumes: Arc<Volumes>,
         invites: Arc<InviteBook>,

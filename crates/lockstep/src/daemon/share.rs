@@ -4,7 +4,7 @@ use super::addresses::offered;
 use super::config::Config;
 use super::directory::{Site, Surveyor, forget_private_dir};
 use super::hosted::Hosted;
-use super::record::{VolumeRecord, check_name};
+use super::record::{VolumeRecord, check_name, unfinished};
 use super::undo::Undo;
 use super::{Daemon, now_unix_secs};
 use crate::control::Place;
@@ -15,9 +15,10 @@ use lockstep_core::{Slot, VolumeId};
 use lockstep_net::Invite;
 use serde_json::{Value, json};
 use std::fs::{self, DirBuilder};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ pub fn share(daemon: &Daemon, dir: &Path, name: Option<String>, place: &Place) -
     let record = VolumeRecord {
         mount: site.mount.clone(),
         listen: Some(listen),
+        me: Some(daemon.me),
         policy: place.policy,
         ..VolumeRecord::new(fresh_id()?, name, site.backing.clone(), FIRST_SLOT)
     };
@@ -96,7 +98,7 @@ pub fn establish(
     let volume = Hosted::new(record);
     let closing = Arc::clone(&volume);
     undo.push(move || closing.close());
-    volume.open((&daemon.home, &daemon.config), &daemon.runtime, fresh)?;
+    volume.open(&daemon.home, &daemon.config, &daemon.runtime, fresh)?;
     volume.mount().map_err(|failure| failure.advise("or use --no-mount to do without a mount"))?;
     volume.record().save(&daemon.home)?;
     let _ = fs::remove_file(unfinished);
@@ -115,19 +117,17 @@ pub fn recorded(home: &Home, id: VolumeId) -> Outcome<Option<VolumeRecord>> {
         (None, false) => return Err(VolumeRecord::missing(home, id)),
         (None, true) => {
             tracing::warn!(volume = %id, "a volume that was never complete is removed");
-            let removed = fs::remove_dir_all(&dir);
-            removed.map_err(|e| Failure::io("remove", &dir, &e, "move it away"))?;
+            match fs::remove_dir_all(&dir) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(Failure::io("remove", &dir, &e, "move it away"));
+                }
+                _ => {}
+            }
         }
         (Some(_), _) => {}
     }
     let _ = fs::remove_file(unfinished);
     Ok(record)
-}
-
-/// There from before the volume's directory is made until it has its record: a directory without
-/// both has lost its record.
-fn unfinished(home: &Home, id: VolumeId) -> PathBuf {
-    home.volumes().join(format!("{id}.unfinished"))
 }
 
 /// Who may choose directories in the name of `daemon`.

@@ -83,6 +83,12 @@ fn a_key_that_is_gone_damaged_or_open_to_others_is_named_and_not_replaced() {
         refused(&["damaged"]);
         assert_eq!(fs::read(&key).unwrap(), damaged);
     }
+    // Another key is a key, too.
+    let mut altered = whole.clone();
+    let digit = altered.iter_mut().rfind(|byte| byte.is_ascii_hexdigit()).unwrap();
+    *digit = if *digit == b'0' { b'1' } else { b'0' };
+    fs::write(&key, altered).unwrap();
+    refused(&["not the key by which", "backup"]);
     fs::write(&key, &whole).unwrap();
     for mode in [0o640, 0o604] {
         set_mode(&key, mode);
@@ -168,8 +174,13 @@ fn a_lost_record_of_a_volume_is_named_and_the_other_volume_goes_on() {
     pair.a.remember_pid();
     assert!(pair.a.status()["problems"].to_string().contains("volume.json is missing"));
     works_besides(&pair);
-    fs::write(&lost, GARBAGE).unwrap();
-    pair.a.run(&["start"]).fails_with(1, &["volume.json is damaged"]);
+    let text = String::from_utf8(whole.clone()).unwrap();
+    let another_slot = text.replace("\"slot\": 1", "\"slot\": 7");
+    assert_ne!(another_slot, text);
+    for damaged in [GARBAGE, another_slot.as_bytes()] {
+        fs::write(&lost, damaged).unwrap();
+        pair.a.run(&["start"]).fails_with(1, &["volume.json is damaged"]);
+    }
     fs::write(&lost, whole).unwrap();
     pair.a.run(&["start"]).success();
     assert_eq!(pair.a.status()["problems"].to_string(), "[]");
@@ -193,8 +204,8 @@ fn a_share_that_was_killed_halfway_leaves_no_volume_that_is_missed() {
     pair.a.run(&["start"]).success();
     pair.a.remember_pid();
     let halfway = |peer: &Peer| {
-        let dirs = volume_dirs(peer);
-        !dirs.is_empty() && !dirs[0].join("volume.json").exists()
+        let dir = volume_dirs(peer).into_iter().find(|path| path.is_dir());
+        dir.is_some_and(|dir| !dir.join("volume.json").exists())
     };
     std::thread::scope(|threads| {
         threads.spawn(|| {
@@ -205,6 +216,8 @@ fn a_share_that_was_killed_halfway_leaves_no_volume_that_is_missed() {
         pair.a.kill9();
     });
     assert!(halfway(&pair.a), "the share was complete when its daemon was killed");
+    // Killed a moment earlier, another has left its mark only.
+    fs::write(pair.a.home.join(format!("volumes/{}.unfinished", "0f".repeat(16))), "").unwrap();
     pair.a.start();
     assert!(volume_dirs(&pair.a).is_empty());
     assert!(pair.a.run(&["status"]).success().stdout.contains("Nothing is shared yet"));
