@@ -6,7 +6,7 @@ pub mod output;
 pub mod text;
 
 use crate::control::{Place, Request, caller};
-use crate::daemon::{join, launch, lock, run};
+use crate::daemon::{abandoned, join, launch, lock, run};
 use crate::demo;
 use crate::errors::{Failure, Outcome};
 use crate::home::Home;
@@ -210,6 +210,7 @@ fn troubled(status: &Value) -> Option<Failure> {
 
 /// Asks the daemon to stop and returns when its process is gone.
 fn stop(home: &Home) -> Outcome<Value> {
+    abandoned::release(home)?;
     if !lock::HomeLock::is_held(home)? {
         return Ok(json!({ "stopped": false, "home": home.dir() }));
     }

@@ -2,7 +2,7 @@
 
 use super::address::SocketAddress;
 use super::{REPLY_MAX_BYTES, Reply, Request};
-use crate::daemon::lock;
+use crate::daemon::{abandoned, lock};
 use crate::errors::{Failure, Outcome};
 use crate::home::Home;
 use serde_json::Value;
@@ -23,6 +23,7 @@ pub fn call(home: &Home, request: &Request) -> Outcome<Value> {
 }
 
 fn call_within(home: &Home, request: &Request, silence_max: Duration) -> Outcome<Value> {
+    abandoned::refuse(home)?;
     let stream = connect(home).map_err(|e| unreachable(home, &e))?;
     let mut line = serde_json::to_vec(request).map_err(|e| {
         Failure::usage(format!("cannot pass the arguments on: {e}"), "use paths that are UTF-8")

@@ -1,5 +1,6 @@
 //! Starting a daemon in the background and waiting until it answers.
 
+use super::abandoned;
 use super::detach::detach;
 use super::lock::HomeLock;
 use crate::control::caller;
@@ -28,6 +29,7 @@ const NEXT_STEP: &str = "  next step: ";
 /// Returns when a daemon of `home` answers, one already running or a new one. Says which: `true`
 /// for a new one.
 pub fn ensure_running(home: &Home) -> Outcome<bool> {
+    abandoned::release(home)?;
     let deadline = Instant::now() + ANSWER_DEADLINE;
     if caller::answers(home, deadline) {
         return Ok(false);

@@ -26,6 +26,7 @@ pub struct HomeLock {
 impl HomeLock {
     /// Becomes the one daemon of `home`.
     pub fn take(home: &Home) -> Outcome<Self> {
+        super::abandoned::release(home)?;
         let deadline = Instant::now() + BETWEEN_LOCKS_MAX;
         let decides = open(&home.lock_file())?;
         while !try_lock(&decides, FlockOperation::NonBlockingLockExclusive, &home.lock_file())? {

@@ -4,7 +4,7 @@
 //! | file | concept |
 //! |---|---|
 //! | [`launch`], [`detach`] | a command starts a daemon in the background |
-//! | [`lock`], [`run`] | the life of the process |
+//! | [`lock`], [`run`], [`abandoned`] | the life of the process, and what a killed one holds on to |
 //! | [`volumes`], [`hosted`], [`record`] | the volumes, one of them, what is remembered of it |
 //! | [`directory`], [`owner`], [`undo`] | which directories may be shared; leaving no halves |
 //! | [`share`], [`join`], [`wait`], [`residency`], [`report`], [`trash`], [`conflicts`], [`verify`] | the commands |
@@ -12,6 +12,7 @@
 //! | [`config`], [`durable`], [`addresses`] | settings, files that survive, our own addresses |
 //! | [`credentials`] | the home's key and its invites |
 
+pub mod abandoned;
 pub mod addresses;
 pub mod config;
 pub mod conflicts;

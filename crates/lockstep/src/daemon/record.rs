@@ -91,17 +91,11 @@ impl VolumeRecord {
     /// Makes this the record that the next start finds.
     pub fn save(&self, home: &Home) -> Outcome<()> {
         let path = path(home, self.id);
-        let value = self.checked().map_err(|e| {
+        let mut value = serde_json::to_value(self).map_err(|e| {
             Failure::failed(format!("cannot write {}: {e}", path.display()), "use other names")
         })?;
-        durable::write_json(&path, &value)
-    }
-
-    /// What its file says, with the line that the others are checked against.
-    pub(crate) fn checked(&self) -> serde_json::Result<Value> {
-        let mut value = serde_json::to_value(self)?;
         value[CHECK] = check(&value).into();
-        Ok(value)
+        durable::write_json(&path, &value)
     }
 
     /// The record of `id`, `None` if the home has none.
@@ -132,7 +126,7 @@ impl VolumeRecord {
 
 /// What `value` says, if it was not altered since it was written. A number that has changed would be
 /// another replica's, and no error. Who alters the file by hand takes the line away.
-pub(crate) fn unaltered<T: DeserializeOwned>(mut value: Value) -> Result<T, String> {
+fn unaltered<T: DeserializeOwned>(mut value: Value) -> Result<T, String> {
     let written = value.as_object_mut().and_then(|object| object.remove(CHECK));
     if written.is_some_and(|written| written != check(&value)) {
         return Err(format!("it was altered since it was written (its `{CHECK}` does not match)"));

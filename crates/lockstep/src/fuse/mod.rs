@@ -30,6 +30,6 @@ mod options;
 mod requests;
 mod waiting;
 
-pub use mount::{Mounted, clear_stale, mount};
+pub use mount::{Mounted, clear_stale, end_dead, mount};
 pub use mount_error::MountError;
 pub use mountinfo::{MountKind, mount_at};

@@ -138,6 +138,17 @@ pub fn clear_stale(mountpoint: &Path) -> Result<bool, MountError> {
     Err(MountError::Stuck { path, reason: "stale mounts keep appearing".into() })
 }
 
+/// Ends the connection of our mount at `path`, whose daemon is known to be dead, without asking it anything:
+/// calls that wait in it fail now. `path` must be as the list of mounts has it.
+pub fn end_dead(path: &Path) -> Result<(), MountError> {
+    let Some((MountKind::Lockstep { .. }, device)) = mount_here(path)? else { return Ok(()) };
+    if let Some(connection) = device.strip_prefix("0:") {
+        // Its user may write there too; only root may force an unmount.
+        let _ = std::fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1");
+    }
+    attach::detach_dead(path).map(drop)
+}
+
 fn mount_here(path: &Path) -> Result<Option<(MountKind, String)>, MountError> {
     let mount = top_mount(path).map_err(|source| MountError::NoMountinfo { source })?;
     Ok(mount.map(|mount| (mount.kind, mount.device)))

@@ -20,6 +20,7 @@ mod damaged_home;
 mod git_apart;
 mod git_large;
 mod git_small;
+mod killed_inside;
 mod latency;
 mod lfs;
 mod local_rules;
