@@ -114,9 +114,23 @@ fn interrupted(home: &Home, reason: &io::Error, patience: Duration) -> Failure {
     Failure::failed(format!("the daemon did not finish the command: {reason}"), hint)
 }
 
+fn lives(home: &Home) -> bool {
+    lock::HomeLock::is_held(home).unwrap_or(false)
+}
+
 fn unreachable(home: &Home, reason: &io::Error) -> Failure {
     let dir = home.dir().display();
     match reason.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused if lives(home) => {
+            let pid = lock::pid(home).map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+            Failure::failed(
+                format!(
+                    "the daemon (process {pid}) of the home {dir} takes no commands: it is just \
+                     starting or ending, or its control socket was removed"
+                ),
+                "try again in a few seconds",
+            )
+        }
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::failed(
             format!("no daemon runs for the home {dir}"),
             "run `lockstep start`, or `lockstep share DIR` to share a first directory",

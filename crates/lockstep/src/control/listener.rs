@@ -24,6 +24,9 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 /// Likewise one that has not taken its answer.
 const TAKING_DEADLINE: Duration = Duration::from_secs(60);
 
+/// A socket that was removed is made again within this time.
+const LOOK_PAUSE: Duration = Duration::from_secs(2);
+
 /// Carries out a request. It may block: it runs on the blocking pool.
 pub type Answer = Arc<dyn Fn(Request) -> Outcome<Value> + Send + Sync>;
 
@@ -47,13 +50,17 @@ pub fn bind(home: &Home) -> Outcome<UnixListener> {
     })
 }
 
-/// Serves callers until the future is dropped.
-pub async fn serve(listener: UnixListener, answer: Answer) {
+/// Serves callers until the future is dropped, also after somebody has removed the socket.
+pub async fn serve(mut listener: UnixListener, home: Home, answer: Answer) {
     let places = Arc::new(Semaphore::new(CALLERS_MAX));
     let commands = Arc::new(Semaphore::new(COMMANDS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("never closed");
-        match listener.accept().await {
+        let Ok(accepted) = timeout(LOOK_PAUSE, listener.accept()).await else {
+            listener = bound_again(&home).unwrap_or(listener);
+            continue;
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let (answer, commands) = (Arc::clone(&answer), Arc::clone(&commands));
                 tokio::spawn(async move {
@@ -69,6 +76,18 @@ pub async fn serve(listener: UnixListener, answer: Answer) {
             }
         }
     }
+}
+
+/// A new socket, if the one there was is gone.
+fn bound_again(home: &Home) -> Option<UnixListener> {
+    let looked = std::fs::symlink_metadata(home.socket());
+    let is_gone = looked.is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    let fresh = is_gone.then(|| bind(home))?;
+    match &fresh {
+        Ok(_) => tracing::warn!("the control socket was removed: it is made again"),
+        Err(failure) => tracing::debug!("the control socket cannot be made: {}", failure.message()),
+    }
+    fresh.ok()
 }
 
 async fn converse(stream: UnixStream, answer: Answer, commands: &Semaphore) -> io::Result<()> {
@@ -140,7 +159,7 @@ mod tests {
             _ => Err(Failure::usage("no", "ask for status")),
         });
         let listener = runtime.block_on(async { bind(&home) }).unwrap();
-        runtime.spawn(serve(listener, answer));
+        runtime.spawn(serve(listener, home.clone(), answer));
 
         let mode = std::fs::metadata(home.socket()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -178,7 +197,7 @@ mod tests {
             Ok(serde_json::json!({"fine": true}))
         });
         let listener = runtime.block_on(async { bind(&home) }).unwrap();
-        runtime.spawn(serve(listener, answer));
+        runtime.spawn(serve(listener, home.clone(), answer));
         use std::io::Write;
         let waits: Vec<_> = (0..COMMANDS_MAX + 10)
             .map(|_| {

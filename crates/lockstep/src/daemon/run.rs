@@ -50,7 +50,7 @@ fn serve(
     let control = listener::bind(home)?;
     let answering = Arc::clone(daemon);
     let answer: listener::Answer = Arc::new(move |request| answering.carry_out(request));
-    let serving = runtime.spawn(listener::serve(control, answer));
+    let serving = runtime.spawn(listener::serve(control, home.clone(), answer));
     tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "daemon started");
     let opening = Arc::clone(daemon);
     let opened = runtime.spawn_blocking(move || opening.open_all());

@@ -92,6 +92,18 @@ fn garbage_is_answered_and_leaves_the_daemon_as_it_was() {
     answers_promptly(&pair.a);
 }
 
+#[test]
+fn a_control_socket_that_was_removed_is_made_again() {
+    let Some(pair) = alone() else { return };
+    let pid = pair.a.pid();
+    std::fs::remove_file(pair.a.home.join("control.sock")).unwrap();
+    let words = [&pid.to_string()[..], "control socket was removed", "try again"];
+    pair.a.run(&["status"]).fails_with(1, &words);
+    eventually("it is there again", SOON, || pair.a.run(&["status"]).code == Some(0));
+    pair.a.remember_pid();
+    assert_eq!(pair.a.pid(), pid, "the daemon of before takes commands again");
+}
+
 fn is_stopped(peer: &Peer) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{}/task", peer.pid())).unwrap();
     threads.flatten().all(|thread| {
