@@ -6,11 +6,12 @@ use crate::control::{Place, Reply, Request};
 use crate::daemon::config::Config;
 use crate::daemon::launch;
 use crate::daemon::owner::Label;
-use crate::daemon::record::{PeerRecord, VolumeRecord, volume_id};
+use crate::daemon::record::{PeerRecord, VolumeRecord, unaltered, volume_id};
 use crate::errors::Failure;
 use crate::fuse::mountinfo;
 use lockstep_core::{PeerId, Slot, VolumeId};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::time::Instant;
 
 /// A decoder: its name, inputs that it accepts, and whether it accepts an input.
@@ -29,7 +30,7 @@ pub fn decoders() -> Vec<Decoder> {
     let addrs = vec!["[::1]:4".parse().expect("an address")];
     record.me = Some(PeerId([8; 32]));
     record.peers.push(PeerRecord { id: PeerId([7; 32]), name: "ada".into(), slot: Slot(2), addrs });
-    let record = serde_json::to_vec(&record).expect("records encode");
+    let record = json(record.checked().expect("records encode"));
     let config = serde_json::json!({
         "listen": "127.0.0.1:4", "host": "ada", "trash_days": 7, "trash_percent": 10, "verify_pause_s": 60
     });
@@ -41,7 +42,9 @@ pub fn decoders() -> Vec<Decoder> {
         ("reply", replies.each_ref().map(reply).into(), |b| {
             parsed::<Reply>(b).is_some_and(|reply| !format!("{reply:?}").is_empty())
         }),
-        ("volume.json", vec![record], |b| parsed::<VolumeRecord>(b).is_some()),
+        ("volume.json", vec![record], |b| {
+            parsed::<Value>(b).is_some_and(|value| unaltered::<VolumeRecord>(value).is_ok())
+        }),
         ("config.json", vec![json(config)], settings),
         ("owner", vec![json(label)], |b| parsed::<Label>(b).is_some()),
         ("volume's id", vec!["0f".repeat(16).into()], |b| {

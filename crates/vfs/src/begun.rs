@@ -29,7 +29,8 @@ pub(crate) type Progress = Mutex<Option<Arc<dyn DiskFile>>>;
 
 const PROGRESS_BYTES: usize = 24;
 
-fn encode(peer: Slot, seq: Sequence) -> [u8; PROGRESS_BYTES] {
+/// What is written at [`PROGRESS`].
+pub(crate) fn encode(peer: Slot, seq: Sequence) -> [u8; PROGRESS_BYTES] {
     let mut bytes = [0; PROGRESS_BYTES];
     bytes[..8].copy_from_slice(&u64::from(peer.0).to_le_bytes());
     bytes[8..16].copy_from_slice(&seq.0.to_le_bytes());
@@ -38,7 +39,8 @@ fn encode(peer: Slot, seq: Sequence) -> [u8; PROGRESS_BYTES] {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<(Slot, Sequence)> {
+/// What it says, if it says anything.
+pub(crate) fn decode(bytes: &[u8]) -> Option<(Slot, Sequence)> {
     let (words, hash) = bytes.split_at_checked(16)?;
     if hash != &blake3::hash(words).as_bytes()[..8] {
         return None;

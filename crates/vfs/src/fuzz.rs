@@ -1,11 +1,11 @@
 //! Everything that this crate decodes: what the state database holds, names of private files, marks
 //! of conflicts, files of git. `fuzz/` and the test below run all of it over altered bytes.
 
-use crate::{conflicts, residency, serve, trash};
+use crate::{begun, conflicts, residency, serve, trash};
 use lockstep_core::change::Body;
 use lockstep_core::tree::NodeRow;
 use lockstep_core::{
-    Change, Counters, EntryName, NodeId, Op, Perm, Replica, Slot, Times, Timespec, Tree,
+    Change, Counters, EntryName, NodeId, Op, Perm, Replica, Sequence, Slot, Times, Timespec, Tree,
 };
 use lockstep_disk::Holding;
 use serde::Serialize;
@@ -29,6 +29,12 @@ pub fn decoders() -> Vec<Decoder> {
             postcard::from_bytes::<Change>(b).is_ok()
         }),
         ("residency", vec![vec![0], vec![1]], residency::is_mark),
+        ("batch begun", vec![begun::encode(Slot(2), Sequence(9)).to_vec()], |b| {
+            begun::decode(b).is_some_and(|(slot, seq)| {
+                assert_eq!(begun::encode(slot, seq), *b, "nothing else is taken for it");
+                true
+            })
+        }),
         ("trash record", trash::samples(), trash::takes),
         ("kept name", vec![kept.into()], |b| {
             std::str::from_utf8(b).is_ok_and(|name| serve::holding_of(name).is_some())

@@ -91,11 +91,17 @@ impl VolumeRecord {
     /// Makes this the record that the next start finds.
     pub fn save(&self, home: &Home) -> Outcome<()> {
         let path = path(home, self.id);
-        let mut value = serde_json::to_value(self).map_err(|e| {
+        let value = self.checked().map_err(|e| {
             Failure::failed(format!("cannot write {}: {e}", path.display()), "use other names")
         })?;
-        value[CHECK] = check(&value).into();
         durable::write_json(&path, &value)
+    }
+
+    /// What its file says, with the line that the others are checked against.
+    pub(crate) fn checked(&self) -> serde_json::Result<Value> {
+        let mut value = serde_json::to_value(self)?;
+        value[CHECK] = check(&value).into();
+        Ok(value)
     }
 
     /// The record of `id`, `None` if the home has none.
@@ -126,7 +132,7 @@ impl VolumeRecord {
 
 /// What `value` says, if it was not altered since it was written. A number that has changed would be
 /// another replica's, and no error. Who alters the file by hand takes the line away.
-fn unaltered<T: DeserializeOwned>(mut value: Value) -> Result<T, String> {
+pub(crate) fn unaltered<T: DeserializeOwned>(mut value: Value) -> Result<T, String> {
     let written = value.as_object_mut().and_then(|object| object.remove(CHECK));
     if written.is_some_and(|written| written != check(&value)) {
         return Err(format!("it was altered since it was written (its `{CHECK}` does not match)"));

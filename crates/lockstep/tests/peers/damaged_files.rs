@@ -100,6 +100,9 @@ fn a_key_that_is_gone_damaged_or_open_to_others_is_named_and_not_replaced() {
         refused(&["another user", "chown"]);
         std::os::unix::fs::chown(&key, Some(0), None).unwrap();
     }
+    set_mode(&pair.a.home, 0o750);
+    pair.a.run(&["start"]).fails_with(1, &["open to other users", "chmod 700"]);
+    set_mode(&pair.a.home, 0o700);
     pair.a.start();
     works(&pair, "after");
 }
