@@ -42,6 +42,10 @@ pub fn release(home: &Home) -> Outcome<()> {
 /// The failure of a command that would wait for a dead daemon.
 pub fn refuse(home: &Home) -> Outcome<()> {
     let Some(pid) = lock::pid(home).filter(|pid| is_dead(*pid)) else { return Ok(()) };
+    // One that nobody has waited for yet is a zombie, too, and holds nothing.
+    if !HomeLock::is_held(home)? {
+        return Ok(());
+    }
     Err(Failure::failed(
         format!(
             "the daemon (process {pid}) was killed and still holds {} and its mounts",
