@@ -5,20 +5,20 @@
 //! only what was written down is offered to peers.
 
 mod catch_up;
+mod overruled;
 mod places;
 
 pub use catch_up::{Met, Plan, Start};
 
 use crate::branch::{Branch, LogCursor};
-use crate::change::{Body, Change, Op, RenameTarget};
-use crate::content::ContentRef;
+use crate::change::{Change, Op, RenameTarget};
 use crate::ids::{NodeId, Sequence, Slot, Version};
 use crate::log::{Acked, Log};
 use crate::name::EntryName;
 use crate::outbox::{self, Pending};
 use crate::planted::{self, Bug};
 use crate::seen::Seen;
-use crate::tree::{Effect, FileBody, Node, NodeRow, Place, Tree};
+use crate::tree::{Effect, Node, NodeRow, Place, Tree};
 use catch_up::CatchUp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +58,9 @@ pub struct Counters {
     pub acked: BTreeMap<Slot, Acked>,
     /// The state was lost: what the backing tree holds is a peer's until that peer has told.
     pub lost: bool,
+    /// Contents that lost here to bytes written without knowing them, each with those bytes' version:
+    /// they do not count as seen until their author knows what they lost to.
+    pub overruled: BTreeMap<Version, Version>,
 }
 
 impl Counters {
@@ -110,6 +113,8 @@ pub struct Replica {
     answering: BTreeSet<Slot>,
     /// Peers that were told something by state in this run.
     told: BTreeSet<Slot>,
+    /// Peers that a telling was begun to in this run: they may have seen anything drawn in it.
+    begun: BTreeSet<Slot>,
     /// The counters when this run started: what is drawn is seen from here on.
     started: (u64, u64),
 }
@@ -134,6 +139,7 @@ impl Replica {
             adopting: BTreeSet::new(),
             answering: BTreeSet::new(),
             told: BTreeSet::new(),
+            begun: BTreeSet::new(),
             started,
         }
     }
@@ -201,7 +207,7 @@ impl Replica {
             && coming.version != *base
             && !planted::has(Bug::ForgetOverruled)
         {
-            self.counters.seen.overruled(coming.version);
+            self.counters.overrule(coming.version, version);
         }
         let consequences = self.tree.apply_local(&op, version);
         self.consequences.extend(consequences);
@@ -341,12 +347,12 @@ impl Replica {
         }
         let mut effects = self.set_aside_overruled(change);
         let overruled = match &change.op {
-            Op::Content { node, content, .. } => {
+            Op::Content { node, content, .. } => match self.tree.node(*node) {
                 // Of a node that was removed and forgotten it may have to come back.
-                self.tree.node(*node).is_none()
-                    || self.overrules(*node, *content, change.version, &self.counters.seen)
-            }
-            _ => false,
+                None => Some(self.newest_drawn()),
+                Some(_) => self.overrules(*node, *content, change.version, &self.counters.seen),
+            },
+            _ => None,
         };
         effects.extend(self.tree.apply_remote(change));
         let made = match &change.op {
@@ -354,76 +360,11 @@ impl Replica {
             _ => None,
         };
         self.counters.seen.applied(change.version, made);
-        if overruled {
-            self.counters.seen.overruled(change.version);
+        if let Some(by) = overruled {
+            self.counters.overrule(change.version, by);
         }
         self.counters.applied.entry(peer).or_default().seq = change.seq;
         Ok(effects)
-    }
-
-    /// If `change` overrules bytes that this replica wrote and the author had not seen, they
-    /// become a file of their own first.
-    fn set_aside_overruled(&mut self, change: &Change) -> Vec<Effect> {
-        let Op::Content { node, base, content, .. } = &change.op else { return Vec::new() };
-        let seen = |version: Version| version == *base || planted::has(Bug::DropOverruled);
-        self.set_aside_unseen(*node, *content, change.version, &seen)
-    }
-
-    /// Whether the bytes of `node` here are newer than `content`, a version that was not known here
-    /// when they were written: by what is told of them as a state, its author must not take it for
-    /// known.
-    fn overrules(&self, node: NodeId, content: ContentRef, version: Version, seen: &Seen) -> bool {
-        let file = self.tree.node(node).and_then(Node::file);
-        let newest = |file: &FileBody| file.incoming.map_or(file.content, |new| new.content);
-        let newer = file.is_some_and(|f| f.newest_version() > version && newest(f) != content);
-        newer && !seen.has_version(version) && !planted::has(Bug::ForgetOverruled)
-    }
-
-    fn set_aside_unseen(
-        &mut self,
-        node: NodeId,
-        content: ContentRef,
-        version: Version,
-        seen: &dyn Fn(Version) -> bool,
-    ) -> Vec<Effect> {
-        let Some(stands) = self.tree.node(node).filter(|n| !n.is_unlinked()) else {
-            return Vec::new();
-        };
-        let overruled = stands.file().is_some_and(|file| {
-            file.version.slot == self.slot
-                && file.incoming.is_none()
-                && !seen(file.version)
-                && version > file.version
-                && file.content != content
-                && file.content.size_bytes > 0
-                && file.resident
-                && !file.dirty
-        });
-        if !overruled {
-            return Vec::new();
-        }
-        self.keep_copy(node).into_iter().collect()
-    }
-
-    fn keep_copy(&mut self, node: NodeId) -> Option<Effect> {
-        let from = self.tree.path(node)?;
-        let (parent, name) = self.tree.name_beside(node)?;
-        let loser = self.tree.node(node)?;
-        let content = loser.file()?.content;
-        let (perm, times) = (loser.perm, loser.times);
-        let copy = self.new_node();
-        self.local(Op::Create {
-            node: copy,
-            parent,
-            name: name.clone(),
-            body: Body::File(Default::default()),
-            perm,
-            times,
-            xattrs: Vec::new(),
-            at: times.ctime,
-        });
-        let to = self.tree.path_in(parent, name.as_bytes())?;
-        Some(Effect::SetAside { node, content, from, copy, place: Place { dir: parent, name }, to })
     }
 
     /// Names of this replica that lost to another: (node, its own place, name it is shown under).

@@ -4,6 +4,7 @@
 
 use crate::ids::{NodeId, Slot, Version};
 use crate::spans::Spans;
+use crate::tree::NodeState;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -44,6 +45,16 @@ impl Seen {
             let of_author = self.versions.entry(version.slot).or_default();
             of_author.add(version.lamport - 1, version.lamport);
         }
+    }
+
+    /// A node, its content and its names count as seen.
+    pub fn saw_state(&mut self, state: &NodeState) {
+        let (slot, counter) = (state.node.slot(), state.node.counter());
+        if state.node != NodeId::ROOT {
+            self.nodes.entry(slot).or_default().add(counter.saturating_sub(1), counter);
+        }
+        self.saw(state.content_version);
+        state.names.iter().for_each(|(.., given)| self.saw(*given));
     }
 
     /// The change `version` counts as not seen: what was made without knowing it has overruled it.

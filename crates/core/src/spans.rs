@@ -58,9 +58,10 @@ impl Spans {
         }
     }
 
-    /// Counting went on through `number`: everything since the newest number was seen too.
+    /// Counting went on through `number`: everything since the newest number was seen too. One below
+    /// that was told of before its turn counts by itself.
     pub fn extend(&mut self, number: u64) {
-        let after = self.newest();
+        let after = self.newest().min(number.saturating_sub(1));
         self.add(after, number);
     }
 
@@ -134,6 +135,17 @@ mod tests {
             assert!(spans.spans.windows(2).all(|pair| pair[0].1 < pair[1].0), "{spans:?}");
             assert_eq!(Spans::from(Vec::from(spans.clone())), spans);
         }
+    }
+
+    #[test]
+    fn a_number_that_comes_after_a_later_one_was_told_of_counts() {
+        let mut spans = Spans::default();
+        spans.extend(15);
+        spans.add(17, 18);
+        spans.extend(16);
+        assert!(spans.contains(16) && !spans.contains(17));
+        spans.extend(20);
+        assert!(spans.contains(19), "a count goes on from the newest");
     }
 
     #[test]

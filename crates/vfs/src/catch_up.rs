@@ -29,8 +29,17 @@ pub struct Told {
     /// What to send, in order.
     pub changes: Vec<Change>,
     /// Whether the peer's state was lost.
-    pub to_lost: bool,
+    to_lost: bool,
+    /// What is still to be told, and was told.
+    planned: BTreeSet<NodeId>,
     done: BTreeSet<NodeId>,
+}
+
+impl Told {
+    /// Nothing of `plan` so far; `to_lost` says that the peer's state was lost.
+    pub fn nothing_of(plan: &Plan, to_lost: bool) -> Told {
+        Told { to_lost, planned: plan.nodes.iter().copied().collect(), ..Told::default() }
+    }
 }
 
 impl Volume {
@@ -102,12 +111,14 @@ impl Volume {
     }
 
     /// The states of `nodes`, each after those of directories above it that have changed since
-    /// `index` was made.
+    /// `index` was made, or are to be told as well: who was told of a name lacks no directory for it,
+    /// also if it moved meanwhile.
     pub fn tell_nodes(&self, nodes: &[NodeId], index: &DigestIndex, told: &mut Told) {
         let state = self.read_state();
         for node in nodes {
             let mut above = state.replica.tree.above(*node);
-            above.retain(|up| !told.done.contains(up) && is_new(&state.replica, *up, index));
+            let is_due = |up| told.planned.contains(&up) || is_new(&state.replica, up, index);
+            above.retain(|up| !told.done.contains(up) && is_due(*up));
             above.push(*node);
             for node in above {
                 if told.done.insert(node) {

@@ -109,7 +109,8 @@ impl Rig {
     }
 
     fn peer_removes(&mut self, node: NodeId, name: &str) {
-        let (parent, name, seen) = (NodeId::ROOT, entry(name), self.seen());
+        let made = Version { lamport: 0, slot: node.slot() };
+        let (parent, name, seen) = (NodeId::ROOT, entry(name), self.seen_content(node).max(made));
         self.peer(Op::Unlink { node, parent, name, seen, at: Timespec::default() }, None);
     }
 

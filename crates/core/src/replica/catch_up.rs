@@ -39,8 +39,9 @@ pub(super) struct CatchUp {
     now: Version,
     /// Directories removed here that the peer still has: made again if something new is in them.
     removed_here: BTreeMap<NodeId, NodeState>,
-    /// Contents of the author's that lost to newer ones here, written without knowing them.
-    overruled: Vec<Version>,
+    /// Contents of the author's that lost to newer ones here, written without knowing them, with
+    /// the versions of those.
+    overruled: Vec<(Version, Version)>,
     /// Whether anything differed.
     differed: bool,
 }
@@ -169,6 +170,7 @@ impl Replica {
         let begin = self.told(Sequence(0), Exchange::Begin(self.counters.seen.clone()));
         let end = self.told(self.log.last(), Exchange::End);
         self.told.insert(peer);
+        self.begun.insert(peer);
         Plan { peer, begin, nodes: Vec::new(), gone: Vec::new(), end }
     }
 
@@ -201,6 +203,8 @@ impl Replica {
         nodes.sort_unstable();
         let mut nodes: Vec<NodeId> = nodes.into_iter().map(|(_, _, id)| id).collect();
         let mut gone = only_there.to_vec();
+        // Removed since its state was summed up: of what it was until then the log says nothing.
+        gone.extend(differing.iter().filter(|id| self.tree.depth(**id).is_none()));
         if removed_too {
             let removed = self.tree.removed_by_depth();
             gone.extend(removed.iter().rev());
@@ -226,6 +230,8 @@ impl Replica {
         let mut state = self.tree.state(node)?;
         if to_lost {
             state.had = self.tree.lost_names(node);
+        } else if state.removed {
+            return Some(self.told(Sequence(0), Exchange::Gone(node)));
         }
         let tellable =
             state.names.len() <= NAMES_TOLD_MAX && state.names.is_empty() == (node == NodeId::ROOT);
@@ -282,7 +288,7 @@ impl Replica {
         if let (Some(nodes), Some(versions)) = of_own {
             self.counters.node = self.counters.node.max(nodes.newest());
             self.counters.lamport = self.counters.lamport.max(versions.newest());
-            if self.adopting.contains(&peer) {
+            if self.adopting.contains(&peer) && !self.begun.contains(&peer) {
                 nodes.cut(self.started.0);
                 versions.cut(self.started.1);
             }
@@ -323,9 +329,8 @@ impl Replica {
             let seen = |version| with.theirs.has_version(version);
             let version = state.content_version;
             effects.extend(self.set_aside_unseen(state.node, content, version, &seen));
-            if self.overrules(state.node, content, version, &with.own) {
-                with.overruled.push(version);
-            }
+            let by = self.overrules(state.node, content, version, &with.own);
+            with.overruled.extend(by.map(|by| (version, by)));
         }
         self.make_parents_again(state, with, &mut effects);
         let (merged, made) = self.tree.recorded(|tree| tree.merge(state, with.sight()));
@@ -333,8 +338,8 @@ impl Replica {
         if merged == Merged::RemovedHere && state.kind() == Kind::Dir {
             with.removed_here.insert(state.node, state.clone());
         }
-        // The author may have lost what it had seen, but not the names it tells.
-        state.names.iter().for_each(|(.., given)| with.theirs.saw(*given));
+        // The author may have lost what it had seen, but not what it tells.
+        with.theirs.saw_state(state);
         effects
     }
 
@@ -369,8 +374,8 @@ impl Replica {
     }
 
     fn caught_up(&mut self, peer: Slot, seq: Sequence, with: &CatchUp) {
-        self.counters.seen.merge(&with.theirs);
-        with.overruled.iter().for_each(|version| self.counters.seen.overruled(*version));
+        self.counters.merge_seen(&with.theirs);
+        with.overruled.iter().for_each(|(version, by)| self.counters.overrule(*version, *by));
         self.counters.applied.entry(peer).or_default().seq = seq;
         self.adopting.remove(&peer);
         self.counters.lost = false;

@@ -6,7 +6,7 @@ use super::claim::Claim;
 use super::effect::Effect;
 use super::node::{Incoming, Node, NodeBody};
 use super::state::{Name, NodeState};
-use crate::attr::Timespec;
+use crate::attr::{Perm, Timespec};
 use crate::change::Body;
 use crate::ids::{NodeId, Slot, Version};
 use crate::name::EntryName;
@@ -50,8 +50,10 @@ impl Tree {
             self.merge_known(state, sight);
             return Merged::Taken;
         }
+        // Who edited or renamed it did not know that it was removed.
         let edited = state.content().is_some() && !sight.own.has_version(state.content_version);
-        if sight.own.has_node(state.node) && !edited {
+        let renamed = state.names.iter().any(|(.., given)| !sight.own.has_version(*given));
+        if sight.own.has_node(state.node) && !edited && !renamed {
             return Merged::RemovedHere;
         }
         self.insert_state(state, sight.now);
@@ -101,11 +103,16 @@ impl Tree {
     fn merge_registers(&mut self, state: &NodeState) {
         let id = state.node;
         let Some(node) = self.node_mut(id) else { return };
-        let perm = node.set_perm(state.perm.0, state.perm.1);
-        let times = merge_times(node, state);
+        let mut perm = node.set_perm(state.perm.0, state.perm.1);
+        let mut times = merge_times(node, state);
+        if is_settled(node) {
+            perm |= id != NodeId::ROOT && merge_found_perm(node, state);
+            times |= merge_found_times(node, state);
+        }
         let mut changed = Vec::new();
         for (name, value) in &state.xattrs {
-            if node.xattrs.get(name).is_none_or(|(set, _)| *set < value.0) {
+            // What each side found on its own disk has equal versions: the greater value counts.
+            if node.xattrs.get(name).is_none_or(|own| own < value) {
                 node.xattrs.insert(name.clone(), value.clone());
                 changed.push(name.clone());
             }
@@ -214,7 +221,23 @@ fn merge_times(node: &mut Node, state: &NodeState) -> bool {
         (node.times.atime, node.times_version.atime) = (times.atime, set.atime);
         changed = true;
     }
-    changed | (node.dir().is_some() && merge_found_times(node, state))
+    changed
+}
+
+/// Whether its registers are what is shown.
+fn is_settled(node: &Node) -> bool {
+    node.file().is_none_or(|file| file.announced.is_none() && file.incoming.is_none())
+}
+
+/// Permissions that each side found on its own disk have equal versions: the lesser ones count.
+fn merge_found_perm(node: &mut Node, state: &NodeState) -> bool {
+    let (theirs, set) = state.perm;
+    let rank = |perm: Perm| (perm.mode, perm.uid, perm.gid);
+    let lesser = set == node.perm_version && rank(theirs) < rank(node.perm);
+    if lesser {
+        node.perm = theirs;
+    }
+    lesser
 }
 
 /// Times that each side found on its own disk have equal versions: the later ones count.

@@ -37,8 +37,7 @@ impl Shipment<'_> {
         volume.plan_exchange(&mut plan, &differing, &only_there, to_lost);
         self.pump.counters.state_exchanges.fetch_add(1, Ordering::Relaxed);
         self.send(std::slice::from_ref(&plan.begin)).then_some(())?;
-        let mut told = Told::default();
-        told.to_lost = to_lost;
+        let mut told = Told::nothing_of(&plan, to_lost);
         for nodes in plan.nodes.chunks(limits::BATCH_NOTIFICATIONS_MAX) {
             self.pump.volume.tell_nodes(nodes, &index, &mut told);
             let changes = std::mem::take(&mut told.changes);
