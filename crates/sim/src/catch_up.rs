@@ -9,7 +9,7 @@ use lockstep_core::tree::NodeState;
 use lockstep_core::{
     Change, Comparison, DigestIndex, NodeId, NodeRange, Part, Plan, Replica, limits,
 };
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 /// Where one exchange is.
@@ -26,8 +26,8 @@ enum Step {
     Listening,
     /// What differs is being found out.
     Comparing(Comparison<Rc<DigestIndex>>, Rc<DigestIndex>, Box<Plan>),
-    /// What differs is being sent.
-    Sending(VecDeque<Item>, Rc<DigestIndex>, BTreeSet<NodeId>),
+    /// What differs is being sent: what is left, and of what is planned or sent whether it was.
+    Sending(VecDeque<Item>, Rc<DigestIndex>, BTreeMap<NodeId, bool>),
 }
 
 /// What is still to be told; read when it is sent.
@@ -96,7 +96,8 @@ impl World<'_> {
                 let (differing, only_there) = (&comparison.differing, &comparison.only_there);
                 replica.plan(plan, differing, only_there, telling.to_lost);
                 let items = items(plan);
-                telling.step = Step::Sending(items, Rc::clone(index), BTreeSet::new());
+                let planned = plan.nodes.iter().map(|node| (*node, false)).collect();
+                telling.step = Step::Sending(items, Rc::clone(index), planned);
             } else {
                 self.send(who, peer, Message::Ask(ask));
             }
@@ -106,7 +107,7 @@ impl World<'_> {
     }
 
     fn send_state(&mut self, who: usize, peer: usize, mut telling: Telling) {
-        let Step::Sending(items, index, done) = &mut telling.step else { return };
+        let Step::Sending(items, index, planned) = &mut telling.step else { return };
         while self.sessions[who][peer].in_flight.len() < limits::BATCHES_IN_FLIGHT_MAX {
             let max = 1 + self.rng.below(4);
             let replica = &self.sides[who].replica;
@@ -115,7 +116,7 @@ impl World<'_> {
                 match item {
                     Item::Change(change) => changes.push(*change),
                     Item::Node(node) => {
-                        tell_node(replica, node, (index, telling.to_lost), done, &mut changes);
+                        tell_node(replica, node, (index, telling.to_lost), planned, &mut changes);
                     }
                     Item::Gone(node) => changes.extend(replica.tell_gone(node)),
                 }
@@ -142,12 +143,12 @@ fn items(plan: &Plan) -> VecDeque<Item> {
     begin.chain(nodes).chain(gone).chain([Item::Change(Box::new(plan.end.clone()))]).collect()
 }
 
-/// A node, after directories above it that have changed since `index` was made.
+/// A node, after directories above it that have changed since `index` was made or are planned.
 fn tell_node(
     replica: &Replica,
     node: NodeId,
     (index, to_lost): (&DigestIndex, bool),
-    done: &mut BTreeSet<NodeId>,
+    planned: &mut BTreeMap<NodeId, bool>,
     changes: &mut Vec<Change>,
 ) {
     let is_new = |node| {
@@ -155,10 +156,10 @@ fn tell_node(
         index.digest(node) != now
     };
     let mut above = replica.tree.above(node);
-    above.retain(|up| is_new(*up));
+    above.retain(|up| planned.contains_key(up) || is_new(*up));
     above.push(node);
     for node in above {
-        if done.insert(node) {
+        if planned.insert(node, true) != Some(true) {
             changes.extend(replica.tell_node(node, to_lost));
         }
     }

@@ -3,10 +3,12 @@
 use crate::below::{View, view};
 use crate::failure::{Check, FailureKind};
 use crate::model;
+use crate::network::Message;
 use crate::side::{Made, Side};
 use crate::world::World;
 use lockstep_core::change::RenameTarget;
-use lockstep_core::{ContentHash, ContentRef, NodeId, Op, Slot, Version};
+use lockstep_core::spans::Spans;
+use lockstep_core::{ContentHash, ContentRef, NodeId, Op, Part, Slot, Version, compare, limits};
 use std::collections::BTreeSet;
 
 /// A change is the next of its author, and comes after all its author had seen.
@@ -20,6 +22,48 @@ pub fn in_order(side: &Side, author: Slot, made: &Made) -> Check {
         return Err((FailureKind::Order, what));
     }
     Ok(())
+}
+
+/// Nothing grows beyond the limit that `core` has for it.
+pub fn bounds(world: &World<'_>) -> Check {
+    let queues = world.sessions.iter().flatten().flat_map(|session| {
+        [
+            ("batches in flight", session.in_flight.len(), limits::BATCHES_IN_FLIGHT_MAX),
+            ("batches in an inbox", session.inbox.len(), limits::BATCHES_IN_FLIGHT_MAX),
+        ]
+    });
+    let sides = world.sides.iter().flat_map(|side| {
+        let (pending, spans) = (side.replica.pending_len(), side.spans_of_seen());
+        [
+            ("changes not numbered", pending, limits::PENDING_CHANGES_MAX),
+            ("intervals of what was seen", spans, Spans::SPANS_MAX),
+        ]
+    });
+    let messages = world.network.under_way().map(size);
+    match queues.chain(sides).chain(messages).find(|(_, size, most)| size > most) {
+        Some((what, size, most)) => {
+            Err((FailureKind::Unbounded, format!("{size} {what} where {most} may be")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What a message holds, how much of it, and how much it may hold.
+fn size(message: &Message) -> (&'static str, usize, usize) {
+    match message {
+        Message::Batch(batch) => {
+            ("changes in a batch", batch.len(), limits::BATCH_NOTIFICATIONS_MAX)
+        }
+        Message::Ask(ranges) => ("ranges in a question", ranges.len(), compare::ASKED_MAX),
+        Message::Answer(_, parts) => {
+            let largest = parts.iter().map(|part| match part {
+                Part::Listed(nodes) => nodes.len(),
+                Part::Split(ranges) => ranges.len(),
+            });
+            ("nodes in an answer", largest.max().unwrap_or(0), compare::LISTED_MAX)
+        }
+        _ => ("", 0, 0),
+    }
 }
 
 /// Everybody has everything.
@@ -36,9 +80,12 @@ pub fn at_the_end(world: &World<'_>) -> Check {
     }
     same_view(&world.sides)?;
     nothing_lost(world)?;
-    // Both go by the changes alone; a state says less: what was removed, but not by which of them.
-    if !world.has_exchanged {
+    // A state that was lost takes numbers back that others count as seen.
+    if !world.has_exchanged || !world.plan.loses_state {
         nothing_resurrected(world)?;
+    }
+    // It goes by the changes alone; a state says less: what was removed, but not by which of them.
+    if !world.has_exchanged {
         model::agrees(world)?;
     }
     nothing_kept(&world.sides)

@@ -42,7 +42,9 @@ impl World<'_> {
             }
             1 => {
                 (self.trace)(format_args!("{who} gets an old state back"));
-                side.put_back(at, now_ms)
+                let result = side.put_back(at, now_ms);
+                self.remember_copied(who);
+                result
             }
             _ => {
                 (self.trace)(format_args!("{who} loses power and what it had shipped"));
@@ -54,26 +56,43 @@ impl World<'_> {
         // What was in no other place went with the power, or had been written over.
         let left = self.contents();
         self.sides[who].given_up.extend(before.difference(&left));
-        self.forget_unheard(who);
+        self.forget_unheard(who, &left);
         Ok(())
     }
 
-    /// Changes of `who` that neither it nor anybody else has any more were never made.
-    fn forget_unheard(&mut self, who: usize) {
+    /// An old copy of the state of `who` brings back changes that nobody had any more.
+    fn remember_copied(&mut self, who: usize) {
+        let copied = &self.sides[who].copied;
+        let is_back = |made: &Made| copied.contains(&(made.change.seq, made.change.version));
+        let (back, unmade) = self.unmade.drain(..).partition(is_back);
+        self.made.extend::<Vec<Made>>(back);
+        self.unmade = unmade;
+    }
+
+    /// Changes that nobody has any more, nor the contents they announced, were never made.
+    fn forget_unheard(&mut self, who: usize, left: &BTreeSet<ContentHash>) {
         let slot = self.sides[who].slot;
         let sides = &self.sides;
-        let is_made = |made: &Made| {
-            // What was found in a directory has no time of its own: it came with its node.
-            let stands = |side: &Side| side.replica.tree.node(made.change.op.node()).is_some();
-            let is_known = |side: &Side| match made.change.version.lamport {
-                0 => stands(side),
-                _ => side.replica.has_seen(made.change.version),
-            };
-            made.change.version.slot != slot || sides.iter().any(is_known)
+        let is_known = |made: &Made| {
+            let content = made.change.op.content().filter(|content| content.size_bytes > 0);
+            let is_here = made.change.version.slot != slot
+                && content.is_some_and(|content| left.contains(&content.hash));
+            is_here
+                || sides.iter().any(|side| match made.change.version.lamport {
+                    // What was found in a directory has no time of its own: it came with its node.
+                    0 => side.replica.tree.node(made.change.op.node()).is_some(),
+                    _ => side.replica.has_seen(made.change.version),
+                })
         };
-        let (made, unmade) = std::mem::take(&mut self.made).into_iter().partition(is_made);
+        let is_anothers = |made: &Made| {
+            let version = made.change.version;
+            version.lamport == 0 && version.slot != slot
+        };
+        let made = std::mem::take(&mut self.made).into_iter();
+        let (made, gone) =
+            made.partition::<Vec<Made>, _>(|made| is_anothers(made) || is_known(made));
         self.made = made;
-        self.unmade.extend::<Vec<Made>>(unmade);
+        self.unmade.extend(gone);
     }
 
     fn contents(&self) -> BTreeSet<ContentHash> {

@@ -59,12 +59,15 @@ pub struct Network {
     lines: BTreeMap<(usize, usize), Line>,
     /// Sessions by pair, smaller replica first.
     up: BTreeMap<(usize, usize), bool>,
+    /// How much later than anything else contents come, in milliseconds.
+    contents_take_ms: u64,
 }
 
 impl Network {
-    /// Connections between `replicas`, all down.
-    pub fn new(replicas: usize) -> Self {
-        let mut network = Network { lines: BTreeMap::new(), up: BTreeMap::new() };
+    /// Connections between `replicas`, all down, on which contents take that long.
+    pub fn new(replicas: usize, contents_take_ms: u64) -> Self {
+        let (lines, up) = (BTreeMap::new(), BTreeMap::new());
+        let mut network = Network { lines, up, contents_take_ms };
         for a in 0..replicas {
             for b in (0..replicas).filter(|b| *b != a) {
                 network.lines.insert((a, b), Line::default());
@@ -121,12 +124,22 @@ impl Network {
             return;
         }
         let Some(line) = self.lines.get_mut(&(a, b)) else { return };
-        let delay_ms = 1 + rng.below(line.latency_ms as usize) as u64;
+        let takes_ms = match message {
+            Message::Have { here: true, .. } => self.contents_take_ms,
+            _ => 0,
+        };
+        let delay_ms = takes_ms + 1 + rng.below(line.latency_ms as usize) as u64;
         if !line.is_half_open {
             let lane = &mut line.lanes[message.lane()];
             let after = lane.back().map_or(0, |(at, _)| *at);
             lane.push_back((after.max(now_ms + delay_ms), message));
         }
+    }
+
+    /// Everything on its way.
+    pub fn under_way(&self) -> impl Iterator<Item = &Message> {
+        let lanes = self.lines.values().flat_map(|line| &line.lanes);
+        lanes.flatten().map(|(_, message)| message)
     }
 
     /// The next message that has arrived by `now_ms`: (from, to, message).

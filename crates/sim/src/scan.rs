@@ -3,7 +3,7 @@
 
 use crate::below::{Inode, was};
 use crate::side::Side;
-use lockstep_core::change::Body;
+use lockstep_core::change::{Body, RenameTarget};
 use lockstep_core::{EntryName, Kind, NodeId, Op, Perm, Times, Timespec};
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -22,6 +22,7 @@ impl Side {
             }
             for (name, disk_node) in self.standing(&path) {
                 let there = path.join(Path::new(std::ffi::OsStr::from_bytes(name.as_bytes())));
+                self.follow_move(&there, disk_node, at);
                 let node = match self.replica.tree.lookup(dir, name.as_bytes()) {
                     Some(node) if self.is_of_another(node, &there) => {
                         self.gone_below(dir, &name, node, at);
@@ -54,6 +55,34 @@ impl Side {
             }
         }
         Ok(())
+    }
+
+    /// A file whose only name something else has on disk, and that stands under another name with its
+    /// bytes, was moved there.
+    fn follow_move(&mut self, path: &Path, disk_node: NodeId, at: Timespec) {
+        let Some(node) = self.node_at(path).filter(|node| *node != was(disk_node)) else { return };
+        let tree = &self.replica.tree;
+        let Some([link]) = tree.node(node).map(|n| &n.links[..]) else { return };
+        let from = (link.parent, link.name.clone());
+        let mut places = self.below.names().iter().filter(|(_, id)| was(**id) == node);
+        let (Some((to, disk_node)), None) = (places.next(), places.next()) else { return };
+        let is_it = self
+            .inode(*disk_node)
+            .is_some_and(|inode| inode.kind == Kind::File && self.stands_with(node, inode));
+        let dir = to.parent().and_then(|dir| self.node_at(dir));
+        let name = to.file_name().and_then(|name| EntryName::new(name.as_bytes()).ok());
+        let (Some(dir), Some(name)) = (dir, name) else { return };
+        let is_dir = tree.node(dir).is_some_and(|n| n.dir().is_some());
+        if is_it && is_dir && self.node_at(to).is_none() {
+            let (to, target) = ((dir, name), RenameTarget::Free);
+            self.replica.local(Op::Rename { node, from, to, target, at });
+        }
+    }
+
+    /// The node that the tree shows at `path`.
+    fn node_at(&self, path: &Path) -> Option<NodeId> {
+        let child = |dir, name: &std::ffi::OsStr| self.replica.tree.lookup(dir, name.as_bytes());
+        path.iter().try_fold(NodeId::ROOT, child)
     }
 
     /// Whether a placeholder stands under one of several names of `node` whose bytes are under the

@@ -56,6 +56,8 @@ pub struct Side {
     unsynced: Vec<Image>,
     /// A copy of the state that somebody made.
     backup: Option<Image>,
+    /// The changes of this replica that are in it.
+    pub copied: BTreeSet<(Sequence, Version)>,
 }
 
 impl Side {
@@ -77,6 +79,7 @@ impl Side {
             runs: 0,
             unsynced: Vec::new(),
             backup: None,
+            copied: BTreeSet::new(),
         };
         side.begin_run(0);
         side.introduce();
@@ -137,10 +140,9 @@ impl Side {
         use lockstep_core::change::RenameTarget;
         let file = |id: NodeId| self.replica.tree.node(id).and_then(|n| n.file());
         let going = match op {
-            // Known by who wrote over it, also if it was found on disk and is in no log.
+            // Known by who wrote over it, also if it was found on a disk and is in no log.
             Op::Content { node, .. } => {
-                let over = file(*node).filter(|file| file.resident).map(|file| file.content.hash);
-                return self.given_up.extend(over);
+                return self.given_up.extend(file(*node).map(|file| file.content.hash));
             }
             Op::Unlink { node, .. } => *node,
             Op::Rename { target: RenameTarget::Replaced { node, .. }, .. } => *node,
@@ -282,6 +284,13 @@ impl Side {
         self.committed.counters.applied.get(&peer).map(|cursor| cursor.seq).unwrap_or_default()
     }
 
+    /// Into how many intervals what was seen of any replica falls.
+    pub fn spans_of_seen(&self) -> usize {
+        let seen = &self.committed.counters.seen;
+        let spans = seen.nodes.values().chain(seen.versions.values());
+        spans.map(|spans| spans.iter().count()).max().unwrap_or(0)
+    }
+
     /// Last own change that survives a power cut.
     pub fn last_synced(&self) -> Sequence {
         self.synced.counters.last
@@ -341,9 +350,11 @@ impl Side {
         self.start(image, now_ms)
     }
 
-    /// Somebody copies the state directory.
-    pub fn back_up(&mut self) {
+    /// Somebody copies the state directory, after everything `made` so far was synced.
+    pub fn back_up(&mut self, made: &[Made]) {
         self.backup = Some(self.synced.clone());
+        let own = made.iter().map(|made| &made.change).filter(|c| c.version.slot == self.slot);
+        self.copied = own.map(|change| (change.seq, change.version)).collect();
     }
 
     /// The state directory is gone; the backing tree is there.

@@ -8,15 +8,18 @@ use crate::network::{Message, Network};
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::side::{After, Made, Side};
-use lockstep_core::{DigestIndex, Sequence, Slot, Timespec, limits};
+use lockstep_core::{DigestIndex, Sequence, Slot, Timespec};
 use std::collections::VecDeque;
 
 /// Steps of a run before everybody is connected for good.
 const STEPS: usize = 80;
 /// Changes kept for a peer that is away, where the log is short.
-const LOG_KEPT: u64 = 4;
+pub const LOG_KEPT: u64 = 4;
 /// Rounds in which everything must have arrived then.
 const ROUNDS_MAX: usize = 500;
+
+/// How long a content takes on a slow line.
+const CONTENTS_TAKE_MS: u64 = 700;
 
 /// Rounds without anything to do after which nothing is on its way any more.
 const QUIET_ROUNDS: usize = 12;
@@ -89,12 +92,13 @@ pub fn broken(what: String) -> (FailureKind, String) {
 impl<'a> World<'a> {
     fn new(seed: u64, plan: Plan, trace: &'a mut dyn FnMut(std::fmt::Arguments<'_>)) -> Self {
         let slots: Vec<Slot> = (1..=plan.replicas as u16).map(Slot).collect();
+        let slow_ms = if plan.slow_contents { CONTENTS_TAKE_MS } else { 0 };
         let sessions = || slots.iter().map(|_| Session::default()).collect();
         let mut world = World {
             sides: slots.iter().map(|slot| Side::new(*slot, &slots)).collect(),
             rng: Rng::new(seed),
             sessions: slots.iter().map(|_| sessions()).collect(),
-            network: Network::new(plan.replicas),
+            network: Network::new(plan.replicas, slow_ms),
             made: Vec::new(),
             unmade: Vec::new(),
             has_exchanged: false,
@@ -136,7 +140,7 @@ impl<'a> World<'a> {
             self.trim(who);
         }
         self.trouble()?;
-        self.check_bounds()
+        checks::bounds(self)
     }
 
     /// Cuts, connections, crashes.
@@ -200,7 +204,7 @@ impl<'a> World<'a> {
         self.commit(who);
         self.sides[who].sync();
         if self.plan.loses_state && self.rng.chance(30) {
-            self.sides[who].back_up();
+            self.sides[who].back_up(&self.made);
         }
         for peer in 0..self.sides.len() {
             self.acknowledge(who, peer);
@@ -226,16 +230,6 @@ impl<'a> World<'a> {
             && (0..self.sides.len()).all(|peer| peer == who || heard(peer))
     }
 
-    fn check_bounds(&self) -> Check {
-        for session in self.sessions.iter().flatten() {
-            let most = session.in_flight.len().max(session.inbox.len());
-            if most > limits::BATCHES_IN_FLIGHT_MAX {
-                return Err((FailureKind::Unbounded, format!("{most} batches in a queue")));
-            }
-        }
-        Ok(())
-    }
-
     /// Everybody is connected for good: everything arrives, and then all must agree.
     fn finish(&mut self) -> Check {
         self.connect_all();
@@ -251,6 +245,7 @@ impl<'a> World<'a> {
             }
             self.ship_all();
             self.deliver()?;
+            checks::bounds(self)?;
             for ((a, b), up) in self.network.pairs() {
                 if !up {
                     self.connect(a, b);

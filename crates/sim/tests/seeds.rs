@@ -28,7 +28,11 @@ fn no_run_that_meets_by_state_fails() {
     none_fails(Plan::BY_STATE, 0..1_000);
 }
 
-/// Seeds further on fail: see `ARCHITECTURE.md`.
+#[test]
+fn no_run_on_a_slow_line_fails() {
+    none_fails(Plan::SLOW, 0..1_000);
+}
+
 #[test]
 fn no_run_that_loses_its_state_fails() {
     none_fails(Plan::STATE_LOST, 0..1_000);

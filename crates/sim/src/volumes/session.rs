@@ -240,8 +240,7 @@ impl Exchange<'_> {
         }
         let (differing, only_there) = (comparison.differing, comparison.only_there);
         volume.plan_exchange(&mut plan, &differing, &only_there, theirs.wants_state);
-        let mut told = Told::default();
-        told.to_lost = theirs.wants_state;
+        let mut told = Told::nothing_of(&plan, theirs.wants_state);
         told.changes.push(plan.begin);
         volume.tell_nodes(&plan.nodes, &index, &mut told);
         let mut changes = std::mem::take(&mut told.changes);
