@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How long a process may take to go once nothing holds it up.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// How long the threads of a killed process may take to go, unless the kernel holds one up.
+const GOING_WITHIN: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Frees what a dead daemon of `home` holds. Does nothing while it lives, or is not there.
@@ -42,9 +44,14 @@ pub fn release(home: &Home) -> Outcome<()> {
 /// The failure of a command that would wait for a dead daemon.
 pub fn refuse(home: &Home) -> Outcome<()> {
     let Some(pid) = lock::pid(home).filter(|pid| is_dead(*pid)) else { return Ok(()) };
-    // One that nobody has waited for yet is a zombie, too, and holds nothing.
-    if !HomeLock::is_held(home)? {
-        return Ok(());
+    // Every killed process is a zombie for a while: until its threads have gone, and until its parent
+    // has asked how it ended.
+    let deadline = Instant::now() + GOING_WITHIN;
+    while Instant::now() < deadline {
+        if !HomeLock::is_held(home)? {
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
     }
     Err(Failure::failed(
         format!(
