@@ -1,5 +1,6 @@
 //! A version of a file's bytes: its size and the BLAKE3 root over its chunks.
 
+use crate::ids::Version;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -20,6 +21,15 @@ pub struct ContentRef {
     pub size_bytes: u64,
     /// Root hash; all zero for the empty content.
     pub hash: ContentHash,
+}
+
+/// A version of a file's bytes that somebody shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shown {
+    /// The bytes.
+    pub content: ContentRef,
+    /// Their version.
+    pub version: Version,
 }
 
 /// One content-defined chunk: where it ends is decided by the bytes themselves.

@@ -28,7 +28,7 @@ pub use attr::{Kind, Perm, Times, Timespec};
 pub use branch::LogCursor;
 pub use change::{Change, Op};
 pub use compare::{Comparison, DigestIndex, NodeRange, Part, Summary};
-pub use content::{ChunkRef, ContentHash, ContentRef, Manifest};
+pub use content::{ChunkRef, ContentHash, ContentRef, Manifest, Shown};
 pub use ids::{NodeId, PeerId, Sequence, Slot, Version, VolumeId};
 pub use name::{EntryName, NameError};
 pub use replica::{Counters, Drained, Met, OutOfOrder, Plan, Replica, Start};

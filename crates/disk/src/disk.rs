@@ -157,6 +157,8 @@ pub trait Disk: Send + Sync + 'static {
     fn replace_by_placeholder(&self, path: &Path, size: u64) -> io::Result<()>;
     /// Whether `path` is such a file.
     fn is_placeholder(&self, path: &Path) -> io::Result<bool>;
+    /// The seal of the file at `path`, if it has one: see [`DiskFile::set_seal`].
+    fn seal(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
 }
 
 /// An open regular file. Offsets are explicit; it may be used from several threads at once.
@@ -204,6 +206,10 @@ pub trait DiskFile: Send + Sync {
     fn set_owner(&self, uid: u32, gid: u32) -> io::Result<()>;
     /// Sets both times.
     fn set_times(&self, atime: Timespec, mtime: Timespec) -> io::Result<()>;
+    /// Sets the seal, or breaks it: an attribute of Lockstep's own that reaches the disk with the
+    /// file's name, so that after a power cut it says what the bytes are meant to be. Where
+    /// attributes cannot be stored there is none.
+    fn set_seal(&self, seal: Option<&[u8]>) -> io::Result<()>;
     /// The descriptor, where there is one (for FUSE passthrough).
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
 }

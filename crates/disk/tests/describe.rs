@@ -286,6 +286,9 @@ impl DiskFile for Watched {
     fn set_times(&self, _: lockstep_core::Timespec, _: lockstep_core::Timespec) -> io::Result<()> {
         unreachable!("describing only reads")
     }
+    fn set_seal(&self, _: Option<&[u8]>) -> io::Result<()> {
+        unreachable!("describing only reads")
+    }
     fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         None
     }

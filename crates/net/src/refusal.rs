@@ -3,7 +3,8 @@
 
 use crate::limits::TEXT_BYTES_MAX;
 use crate::wire::proto::{RefusalDetail, refusal_detail::Kind};
-use lockstep_core::Sequence;
+use crate::wire::{encode_content, encode_version};
+use lockstep_core::{Sequence, Shown};
 use prost::Message;
 use tonic::{Code, Status};
 
@@ -21,7 +22,10 @@ pub enum Refusal {
     UnknownVolume,
     /// The content was superseded or is not available there.
     #[error("the peer no longer has this version of the content: ask again for the newest one")]
-    Gone,
+    Gone {
+        /// The version that it shows of the file instead, if it shows one.
+        shown: Option<Shown>,
+    },
     /// A change does not continue the author's log.
     #[error("changes arrived out of order: number {} is expected next", expected.0)]
     OutOfOrder {
@@ -53,7 +57,17 @@ impl From<Refusal> for Status {
             _ => 0,
         };
         let message = readable(&refusal.to_string());
-        let detail = RefusalDetail { kind: kind.into(), message: message.clone(), expected };
+        let shown = match &refusal {
+            Refusal::Gone { shown } => *shown,
+            _ => None,
+        };
+        let detail = RefusalDetail {
+            kind: kind.into(),
+            message: message.clone(),
+            expected,
+            shown: shown.map(|shown| encode_content(shown.content)),
+            shown_version: shown.map(|shown| encode_version(shown.version)),
+        };
         Status::with_details(code, message, detail.encode_to_vec().into())
     }
 }
@@ -63,7 +77,7 @@ impl Refusal {
         match self {
             Refusal::Unauthorized(_) => (Code::Unauthenticated, Kind::Unauthorized),
             Refusal::UnknownVolume => (Code::NotFound, Kind::UnknownVolume),
-            Refusal::Gone => (Code::FailedPrecondition, Kind::Gone),
+            Refusal::Gone { .. } => (Code::FailedPrecondition, Kind::Gone),
             Refusal::OutOfOrder { .. } => (Code::OutOfRange, Kind::OutOfOrder),
             Refusal::Busy(_) => (Code::ResourceExhausted, Kind::Busy),
             Refusal::DiskFull(_) => (Code::ResourceExhausted, Kind::DiskFull),
@@ -78,7 +92,7 @@ impl Refusal {
         match Kind::try_from(detail.kind) {
             Ok(Kind::Unauthorized) => Refusal::Unauthorized(text),
             Ok(Kind::UnknownVolume) => Refusal::UnknownVolume,
-            Ok(Kind::Gone) => Refusal::Gone,
+            Ok(Kind::Gone) => Refusal::Gone { shown: crate::wire::shown(&detail) },
             Ok(Kind::OutOfOrder) => Refusal::OutOfOrder { expected: Sequence(detail.expected) },
             Ok(Kind::Busy) => Refusal::Busy(text),
             Ok(Kind::DiskFull) => Refusal::DiskFull(text),
@@ -135,12 +149,16 @@ pub(crate) fn readable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lockstep_core::{ContentHash, ContentRef, Slot, Version};
 
     fn every_refusal() -> Vec<Refusal> {
+        let content = ContentRef { size_bytes: 7, hash: ContentHash([7; 32]) };
+        let version = Version { lamport: 3, slot: Slot(2) };
         vec![
             Refusal::Unauthorized("no".into()),
             Refusal::UnknownVolume,
-            Refusal::Gone,
+            Refusal::Gone { shown: None },
+            Refusal::Gone { shown: Some(Shown { content, version }) },
             Refusal::OutOfOrder { expected: Sequence(42) },
             Refusal::Busy("later".into()),
             Refusal::DiskFull("full".into()),

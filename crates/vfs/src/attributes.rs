@@ -3,7 +3,7 @@
 use crate::errno::{Errno, Result};
 use crate::request::{Caller, Fh, SetAttr, SetTime, Stat};
 use crate::volume::Volume;
-use lockstep_core::{NodeId, Op, Perm, Timespec, limits};
+use lockstep_core::{Kind, NodeId, Op, Perm, Timespec, limits};
 
 impl Volume {
     /// What `stat` shows.
@@ -78,7 +78,8 @@ impl Volume {
     fn set_times(&self, node: NodeId, set: &SetAttr) -> Result<()> {
         let mut state = self.mutate()?;
         let now = self.now();
-        let mut times = state.replica.tree.node(node).ok_or(Errno::Stale)?.times;
+        let stands = state.replica.tree.node(node).ok_or(Errno::Stale)?;
+        let (mut times, kind) = (stands.times, stands.kind());
         let pick = |time: Option<SetTime>, old: Timespec| match time {
             Some(SetTime::Now) => now,
             Some(SetTime::At(at)) => at,
@@ -88,7 +89,10 @@ impl Volume {
         times.mtime = pick(set.mtime, times.mtime);
         times.ctime = now;
         if let Some(path) = state.replica.tree.path(node) {
-            self.disk.set_times(&path, times.atime, times.mtime)?;
+            match kind {
+                Kind::File => self.set_times_below(&path, times.atime, times.mtime)?,
+                _ => self.disk.set_times(&path, times.atime, times.mtime)?,
+            }
         }
         state.replica.local(Op::SetTimes { node, times });
         self.mutated(state);

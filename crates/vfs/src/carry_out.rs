@@ -81,6 +81,10 @@ impl Volume {
             Effect::Xattr { node, name } => present(state, *node)
                 .map_or(Ok(()), |(path, stands)| self.dress_xattr(&path, stands, name)),
             Effect::Wanted { node } => {
+                let file = state.replica.tree.node(*node).and_then(|n| n.file());
+                if file.is_some_and(|file| file.wanted().is_none()) {
+                    self.transfers.cancel(*node);
+                }
                 if state.want(*node) {
                     self.transfers.queue(*node, false);
                 }
@@ -173,7 +177,7 @@ impl Volume {
         stands.xattrs.keys().try_for_each(|name| self.dress_xattr(path, stands, name))
     }
 
-    fn dress_perm(&self, path: &Path, stands: &Node) -> io::Result<()> {
+    pub(crate) fn dress_perm(&self, path: &Path, stands: &Node) -> io::Result<()> {
         if self.privileged {
             self.disk.set_owner(path, stands.perm.uid, stands.perm.gid)?;
         }
@@ -183,6 +187,7 @@ impl Volume {
     fn dress_times(&self, path: &Path, stands: &Node) -> io::Result<()> {
         match stands.kind() {
             Kind::Dir => Ok(()),
+            Kind::File => self.set_times_below(path, stands.times.atime, stands.times.mtime),
             _ => self.disk.set_times(path, stands.times.atime, stands.times.mtime),
         }
     }

@@ -6,10 +6,11 @@ use crate::volume::{OpenError, Volume};
 use lockstep_core::planted::{self, Bug};
 use lockstep_core::tree::NodeRow;
 use lockstep_core::{
-    Change, Counters, Drained, NodeId, Perm, Replica, Sequence, Slot, Times, Tree,
+    Change, Counters, Drained, NodeId, Perm, Replica, Sequence, Slot, Times, Timespec, Tree,
 };
 use lockstep_disk::Disk;
 use lockstep_disk::state::{StateBatch, StateStore};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -46,7 +47,7 @@ impl Volume {
             state.has_unwritten().then(|| {
                 let (drained, records) = (state.replica.drain(), state.trash.take_records());
                 let inodes = self.inodes_below(&state, &drained);
-                Step { drained, inodes, records }
+                Step { drained, inodes, at: self.now(), records }
             })
         };
         queue.extend(drained);
@@ -177,6 +178,8 @@ pub(crate) struct Step {
     drained: Drained,
     /// Inode number below of each node written down; 0: unknown.
     inodes: Vec<u64>,
+    /// When: after everything that the rows tell of was done below.
+    at: Timespec,
     records: Vec<(String, Option<Vec<u8>>)>,
 }
 
@@ -186,9 +189,10 @@ impl crate::volume::State {
     }
 }
 
-fn encode(Step { drained, inodes, records }: &Step) -> StateBatch {
+fn encode(Step { drained, inodes, at, records }: &Step) -> StateBatch {
     let row = |row: &NodeRow, inode: &u64| {
-        postcard::to_stdvec(&(row, inode)).expect("rows always encode")
+        let below = Below { inode: *inode, written: *at };
+        postcard::to_stdvec(&(row, below)).expect("rows always encode")
     };
     let rows = drained.rows.iter().zip(inodes);
     StateBatch {
@@ -212,8 +216,17 @@ pub(crate) struct Loaded {
     pub replica: Replica,
     /// Whether anything was.
     pub known: bool,
-    /// The inode number that each node had below.
-    pub inodes: HashMap<NodeId, u64>,
+    /// What was written down with each node of the backing tree.
+    pub below: HashMap<NodeId, Below>,
+}
+
+/// What a row says of the backing tree.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Below {
+    /// The inode number; 0: unknown.
+    pub inode: u64,
+    /// When the row was written.
+    pub written: Timespec,
 }
 
 /// The replica as it was written down last, or a new one.
@@ -229,17 +242,15 @@ pub(crate) fn load(
         Some(bytes) => postcard::from_bytes(&bytes).map_err(|_| damaged("counters"))?,
         None => Counters::default(),
     };
-    let (mut rows, mut inodes) = (Vec::new(), HashMap::new());
+    let (mut rows, mut below) = (Vec::new(), HashMap::new());
     for (id, bytes) in db.load_nodes()? {
-        let (row, inode): (NodeRow, u64) =
+        let (row, at): (NodeRow, Below) =
             postcard::from_bytes(&bytes).map_err(|_| damaged(&format!("node {id}")))?;
         if row.node != id {
             return Err(damaged(&format!("node {id}")));
         }
         rows.push(row);
-        if inode != 0 {
-            inodes.insert(id, inode);
-        }
+        below.insert(id, at);
     }
     check_log(db)?;
     let tree = match rows.is_empty() {
@@ -254,7 +265,7 @@ pub(crate) fn load(
     if !counters.can_go_on() {
         return Err(damaged("counters"));
     }
-    Ok(Loaded { replica: Replica::new(slot, tree, counters), known, inodes })
+    Ok(Loaded { replica: Replica::new(slot, tree, counters), known, below })
 }
 
 /// Every entry of the log is what was written down.

@@ -6,11 +6,10 @@
 //! synced; a clean end takes the first back. Another mounting without a clean end is a power cut.
 
 use crate::errno::Result;
-use crate::transfer::FetchJob;
 use crate::volume::{State, Volume};
 use lockstep_core::planted::{self, Bug};
 use lockstep_core::tree::Incoming;
-use lockstep_core::{ContentRef, NodeId, Op, Timespec, Version};
+use lockstep_core::{ContentRef, NodeId, Timespec, Version};
 use lockstep_disk::BackingStat;
 use lockstep_disk::state::StateBatch;
 use std::io;
@@ -37,6 +36,17 @@ impl Doubt {
             Doubt::Since(synced) => stat.ctime.secs >= synced.secs - CLOCK_SLACK_SECS,
         }
     }
+
+    /// Whether what the state has told of a node since `written` may never have reached the disk
+    /// below; the state did not know of it before this start if that is `None`.
+    pub(crate) fn may_lack(self, written: Option<Timespec>) -> bool {
+        match self {
+            Doubt::None => false,
+            Doubt::Since(synced) => {
+                written.is_none_or(|written| written.secs >= synced.secs - CLOCK_SLACK_SECS)
+            }
+        }
+    }
 }
 
 impl Volume {
@@ -52,6 +62,8 @@ impl Volume {
         };
         self.note_running(&now, synced)
             .map_err(|error| io::Error::from_raw_os_error(error.raw()))?;
+        // A cut that took this note would look like the end before it.
+        self.db.sync().map_err(io::Error::other)?;
         let cut = !before.is_empty() && before != now;
         if cut {
             tracing::warn!("the disk was not unmounted properly: what was not synced is looked at");
@@ -76,32 +88,45 @@ impl Volume {
         let meta = vec![(RUNNING.to_owned(), value.expect("it always encodes"))];
         Ok(self.db.commit(&StateBatch { meta, ..StateBatch::default() })?)
     }
-
-    /// The bytes of what `job` fetches are with nobody. If that is a content written here whose
-    /// bytes a power cut took, what is left of it is the content from now on.
-    pub(crate) fn give_up_lost(&self, state: &mut State, job: &FetchJob) {
-        let own = job.version.slot == state.replica.slot();
-        let Some(stands) =
-            state.replica.tree.node_mut(job.node).filter(|n| own && !n.is_unlinked())
-        else {
-            return;
-        };
-        let (perm, times) = (stands.perm, stands.times);
-        let Some(file) = stands.file_mut().filter(|file| file.resident && !file.dirty) else {
-            return;
-        };
-        if file.incoming.take_if(|incoming| incoming.version == job.version).is_none() {
-            return;
-        }
-        let (node, base, content) = (job.node, job.version, file.content);
-        state.replica.local(Op::Content { node, base, content, times, perm });
-        state.wanted.remove(&node);
-        self.transfers.drop_transfer(node, &job.transfer);
-        self.work.raise();
-    }
 }
 
 impl State {
+    /// The bytes of `node` are not below: a power cut took them. They are awaited.
+    pub(crate) fn lose_bytes(&mut self, node: NodeId) {
+        let own = self.replica.slot();
+        let Some(stands) = self.replica.tree.node_mut(node) else { return };
+        stands.forget_writes();
+        let (times, perm) = (stands.times, stands.perm);
+        let Some(file) = stands.file_mut() else { return };
+        let (content, version) = (file.content, file.version);
+        if file.resident && content.size_bytes > 0 {
+            file.resident = false;
+            if version.slot == own {
+                // Its author gives it up if nobody has it.
+                file.incoming.get_or_insert(Incoming { content, version, times, perm });
+                file.version = Version::default();
+            }
+        }
+        file.live_size_bytes = content.size_bytes;
+        self.want(node);
+    }
+
+    /// Below stands `found`, which a transfer had put in place as the bytes of `node`: a version
+    /// that somebody else wrote. Those that the state names are awaited, or what came after.
+    pub(crate) fn take_brought(&mut self, node: NodeId, found: ContentRef) -> bool {
+        let Some(stands) = self.replica.tree.node_mut(node) else { return false };
+        let (times, perm) = (stands.times, stands.perm);
+        let Some(file) = stands.file_mut().filter(|file| !file.dirty) else { return false };
+        if file.content != found || !file.resident {
+            let (content, version) = (file.content, file.version);
+            file.incoming.get_or_insert(Incoming { content, version, times, perm });
+            (file.content, file.version, file.resident) = (found, Version::default(), true);
+            file.live_size_bytes = found.size_bytes;
+            self.wanted.insert(node);
+        }
+        true
+    }
+
     /// Below stands `found` as the bytes of `node`, with a time at which its author had written what
     /// the state names. False if that is an edit.
     pub(crate) fn take_lost(

@@ -1,6 +1,7 @@
 //! Everything that this crate decodes: what the state database holds, names of private files, marks
 //! of conflicts, files of git. `fuzz/` and the test below run all of it over altered bytes.
 
+use crate::commit::Below;
 use crate::{begun, conflicts, residency, serve, trash};
 use lockstep_core::change::Body;
 use lockstep_core::tree::NodeRow;
@@ -13,12 +14,14 @@ use serde::Serialize;
 /// A decoder: its name, inputs that it accepts, and whether it accepts an input.
 pub type Decoder = (&'static str, Vec<Vec<u8>>, fn(&[u8]) -> bool);
 
+const BELOW: Below = Below { inode: 77, written: Timespec { secs: 7, nanos: 7 } };
+
 /// All of them.
 pub fn decoders() -> Vec<Decoder> {
     let mut replica = written();
     let drained = replica.drain();
-    let rows: Vec<(NodeRow, u64)> =
-        drained.rows.into_iter().filter_map(|(_, row)| Some((row?, 77))).collect();
+    let rows: Vec<(NodeRow, Below)> =
+        drained.rows.into_iter().filter_map(|(_, row)| Some((row?, BELOW))).collect();
     let kept = serve::kept_name(&Holding { node: NodeId(7), content: [3; 8] });
     let mut all: Vec<Decoder> = vec![
         ("rows", vec![encoded(&rows)], tree),
@@ -50,7 +53,7 @@ fn encoded<T: Serialize>(value: &T) -> Vec<u8> {
 
 /// A tree that was loaded is either refused or can be worked on.
 fn tree(bytes: &[u8]) -> bool {
-    let Ok(rows) = postcard::from_bytes::<Vec<(NodeRow, u64)>>(bytes) else { return false };
+    let Ok(rows) = postcard::from_bytes::<Vec<(NodeRow, Below)>>(bytes) else { return false };
     let tree = Tree::load(rows.into_iter().map(|(row, _)| row));
     if tree.check().is_err() {
         return false;

@@ -5,7 +5,7 @@ use crate::replacing::Quiet;
 use crate::transfer::{FetchJob, Transfer};
 use crate::trash::TrashReason;
 use crate::volume::{State, Volume};
-use lockstep_core::{ContentRef, Kind, Manifest, NodeId, Perm, Times, Version, limits};
+use lockstep_core::{ContentRef, Kind, Manifest, NodeId, Perm, Shown, Times, Version, limits};
 use lockstep_disk::{DiskFile, RenameMode, XattrFlags, verify_manifest};
 use parking_lot::RwLockReadGuard;
 use std::io;
@@ -82,15 +82,16 @@ impl Volume {
         }
     }
 
-    /// The peer no longer has this content: a later change says what became of the file, so
-    /// nothing waits for it any more.
-    pub fn content_gone(&self, job: &FetchJob) {
+    /// No peer has this content any more: a later change says what became of the file, so nothing
+    /// waits for it. `shown` is the newest version of the file that one of them shows instead.
+    pub fn content_gone(&self, job: &FetchJob, shown: Option<Shown>) {
         let mut state = self.write_state();
         if state.gone_since(job.node, job.version).is_none() {
             state.gone.insert(job.node, (job.version, self.now().secs.max(0) as u64));
         }
-        self.give_up_lost(&mut state, job);
+        let stale = self.give_up_lost(&mut state, job, shown);
         drop(state);
+        self.tell_kernel(stale);
         self.transfers.progressed();
     }
 
@@ -233,6 +234,8 @@ impl Volume {
             }
             opened => opened?,
         };
+        // First: who owns a file that may not be written to cannot set attributes of it.
+        self.seal(&*fresh, content, times.mtime)?;
         self.dress(&*fresh, perm, times)?;
         if let Some(path) = state.replica.tree.path(node) {
             state.trash.author = version.slot;
@@ -245,6 +248,7 @@ impl Volume {
             && (stands.perm, stands.times) != (perm, times)
         {
             self.dress(&*fresh, stands.perm, stands.times)?;
+            self.seal_anew(&*fresh, content, stands.times.mtime);
         }
         if let Some(open) = self.open_files.lock().get(&node) {
             *open.file.write() = Some(fresh);

@@ -27,6 +27,7 @@ mod evict;
 mod files;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+mod give_up;
 mod in_flight;
 mod inline;
 mod install;
@@ -43,6 +44,7 @@ mod request;
 mod residency;
 mod reuse;
 mod scan;
+mod seal;
 mod serve;
 mod settle;
 mod signal;

@@ -1,11 +1,13 @@
 //! Comparing the backing tree with the state: what was put there, changed or removed while the
 //! volume was not open comes in as local changes.
 
+mod linked;
+mod lost;
 mod moved;
 
 use crate::begun::Redone;
+use crate::commit::Below;
 use crate::doubt::Doubt;
-use crate::install::names_below;
 use crate::serve::holding_of;
 use crate::volume::{Origin, State, Volume};
 use lockstep_core::change::Body;
@@ -17,7 +19,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Files whose newest content is not below.
 pub(crate) fn wanted(replica: &Replica) -> BTreeSet<NodeId> {
@@ -42,22 +44,32 @@ struct Scan<'a> {
     redone: Redone,
     /// Which bytes a power cut may have taken.
     doubt: Doubt,
+    /// What was written down of the backing tree.
+    below: HashMap<NodeId, Below>,
+    /// The nodes that had these inode numbers.
+    owners: HashMap<u64, NodeId>,
+    /// Nodes whose names a power cut took.
+    lost: Vec<NodeId>,
 }
 
 impl Volume {
     /// Takes in what the backing tree holds and the state does not, and the reverse.
-    /// `inodes`: the inode numbers below that nodes had when they were written down.
-    pub(crate) fn scan(&self, origin: Origin, inodes: HashMap<NodeId, u64>) -> io::Result<()> {
+    /// `below`: what was written down with each node of the backing tree.
+    pub(crate) fn scan(&self, origin: Origin, below: HashMap<NodeId, Below>) -> io::Result<()> {
         let doubt = self.begin_run()?;
         let redone = self.redo()?;
         self.clear_temps()?;
         let mut state = self.write_state();
         let kept = self.disk.keep_list()?;
+
         let for_peers = |name: &String| !name.starts_with(crate::trash::KEPT_PREFIX);
         let now = state.replica.lamport();
         state.kept.extend(kept.into_iter().filter(for_peers).map(|name| (now, name)));
         // A name that waits for another to go would be given away by a move.
-        let inodes = if state.replica.tree.has_shadows() { HashMap::new() } else { inodes };
+        let inodes = match state.replica.tree.has_shadows() {
+            true => HashMap::new(),
+            false => below.iter().map(|(node, below)| (*node, below.inode)).collect(),
+        };
         let mut scan = Scan {
             volume: self,
             origin,
@@ -67,6 +79,9 @@ impl Volume {
             vanished: Vec::new(),
             redone,
             doubt,
+            owners: below.iter().map(|(node, below)| (below.inode, *node)).collect(),
+            below,
+            lost: Vec::new(),
         };
         let mut dirs = vec![NodeId::ROOT];
         while let Some(dir) = dirs.pop() {
@@ -76,6 +91,7 @@ impl Volume {
         let unmade = std::mem::take(&mut scan.redone.unmade);
         self.follow_up(&mut state);
         self.make_up(&mut state, &unmade);
+        self.make_again(&mut state, scan.lost);
         drop(state);
         // What was awaited may have been found in place.
         self.clear_temps()
@@ -113,7 +129,7 @@ impl Scan<'_> {
             let is_dir = state.replica.tree.node(node).is_some_and(|n| n.dir().is_some());
             match is_dir || self.moved.place(state, &*self.volume.disk, node).is_some() {
                 true => self.vanished.push(node),
-                false => self.gone(state, dir, &name, node),
+                false => self.missing(state, dir, &name, node),
             }
         }
         let mut outdated = self.has_followed(state);
@@ -159,8 +175,13 @@ impl Scan<'_> {
             let Ok(entry) = EntryName::new(name) else { continue };
             let mut node = self.settle_name(state, dir, &entry, &at, stat);
             if let Some(other) = node
-                && self.is_of_another(state, other, &at)?
+                && self.is_of_another(state, other, &at, stat)?
             {
+                if self.outlived(other, stat) {
+                    self.take_away(state, other, &at)?;
+                    self.missing(state, dir, &entry, other);
+                    continue;
+                }
                 self.gone(state, dir, &entry, other);
                 node = None;
             }
@@ -211,8 +232,8 @@ impl Scan<'_> {
                 && !self.doubt.covers(stat)
                 && file.content.size_bytes == stat.size_bytes
                 && stands.times.mtime == stat.mtime;
-            if !settled {
-                self.content_changed(state, node, path, stat)?;
+            if !settled && self.content_changed(state, node, path, stat)? == Found::Torn {
+                return Ok(Some(node));
             }
             if stat.nlink > 1 {
                 self.linked.insert(stat.ino, node);
@@ -230,26 +251,21 @@ impl Scan<'_> {
                 return Ok(None);
             }
         }
+        if self.outlived(node, stat) {
+            self.volume.dress_again(state, node, path, stat)?;
+            return Ok(Some(node));
+        }
         self.perm_changed(state, node, stat);
         self.xattrs_changed(state, node, path, stat)?;
         Ok(Some(node))
     }
 
-    /// Whether a placeholder stands under one of several names of `node` whose bytes are under the
-    /// others: that of another file was moved there before a crash.
-    fn is_of_another(&self, state: &State, node: NodeId, path: &Path) -> io::Result<bool> {
-        let names = names_below(state, node);
-        if names.len() < 2 || !self.volume.disk.is_placeholder(path)? {
-            return Ok(false);
-        }
-        let holds_bytes =
-            |name: &PathBuf| self.volume.disk.is_placeholder(name).is_ok_and(|is| !is);
-        Ok(names.iter().any(holds_bytes))
-    }
-
     /// A placeholder is never anybody's bytes, whatever the state says stands here: a crash came
     /// between the two. The content is fetched; a file that was empty is empty again.
     fn placeholder_found(&self, state: &mut State, node: NodeId, path: &Path) -> io::Result<()> {
+        if matches!(self.doubt, Doubt::Since(_)) {
+            state.lose_bytes(node);
+        }
         let Some(stands) = state.replica.tree.node_mut(node) else { return Ok(()) };
         let mode = self.volume.backing_mode(stands.perm, Kind::File);
         stands.forget_writes();
@@ -262,6 +278,12 @@ impl Scan<'_> {
         }
         state.want(node);
         Ok(())
+    }
+
+    /// Whether the state is newer than what is below of `node`, whose last changes a power cut took.
+    fn outlived(&self, node: NodeId, stat: &BackingStat) -> bool {
+        let written = self.below.get(&node).map(|below| below.written);
+        self.doubt.covers(stat) && written.is_some_and(|written| stat.ctime <= written)
     }
 
     /// Attributes that were set behind the volume's back, or just before a crash. One that is
@@ -300,32 +322,39 @@ impl Scan<'_> {
         node: NodeId,
         path: &Path,
         stat: &BackingStat,
-    ) -> io::Result<()> {
+    ) -> io::Result<Found> {
         let file = self.volume.disk.open(path)?;
         let Some(description) = describe(&*file, stat.size_bytes, &|| false)? else {
-            return Ok(());
+            return Ok(Found::Whole);
         };
-        self.volume.hold(node, &description.content, &description.manifest);
-        if state.take_found(node, description.content, &self.redone)
-            || self.doubt.covers(stat) && state.take_lost(node, description.content, stat)
-        {
-            return Ok(());
+        let content = description.content;
+        let in_doubt = self.doubt.covers(stat);
+        let sealed = if in_doubt { self.volume.sealed(path, stat)? } else { None };
+        if sealed.is_some_and(|sealed| sealed != content) {
+            self.volume.tear_off(state, node)?;
+            return Ok(Found::Torn);
         }
-        let Some(stands) = state.replica.tree.node_mut(node) else { return Ok(()) };
+        self.volume.hold(node, &content, &description.manifest);
+        if state.take_found(node, content, &self.redone)
+            || sealed.is_some() && state.take_brought(node, content)
+            || in_doubt && state.take_lost(node, content, stat)
+        {
+            return Ok(Found::Whole);
+        }
+        let Some(stands) = state.replica.tree.node_mut(node) else { return Ok(Found::Whole) };
         let perm = stands.perm;
         let times = Times { atime: stands.times.atime, mtime: stat.mtime, ctime: stat.ctime };
         let same_times = !stands.announced() && stands.times.mtime == stat.mtime;
-        let Some(body) = stands.file_mut() else { return Ok(()) };
-        body.live_size_bytes = description.content.size_bytes;
+        let Some(body) = stands.file_mut() else { return Ok(Found::Whole) };
+        body.live_size_bytes = content.size_bytes;
         let base = body.version;
-        if body.content != description.content || !body.resident {
-            let content = description.content;
+        if body.content != content || !body.resident {
             state.replica.local(Op::Content { node, base, content, times, perm });
             state.wanted.remove(&node);
         } else if !same_times {
             state.replica.local(Op::SetTimes { node, times });
         }
-        Ok(())
+        Ok(Found::Whole)
     }
 
     fn perm_changed(&self, state: &mut State, node: NodeId, stat: &BackingStat) {
@@ -365,6 +394,14 @@ impl Scan<'_> {
             return Ok(Some(node));
         }
         let Some((body, manifest)) = self.body(path, stat)? else { return Ok(None) };
+        if let Body::File(content) = &body
+            && self.doubt.covers(stat)
+            && self.volume.sealed(path, stat)?.is_some_and(|sealed| sealed != *content)
+        {
+            // A peer's, which comes again with its change.
+            self.volume.disk.unlink(path)?;
+            return Ok(None);
+        }
         let node = state.replica.new_node();
         if let Body::File(content) = &body {
             self.volume.hold(node, content, &manifest);
@@ -421,6 +458,15 @@ impl Scan<'_> {
         }
         Ok(found)
     }
+}
+
+/// What the bytes below a file's name are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Found {
+    /// Some version, or an edit.
+    Whole,
+    /// What a power cut left of a content that a transfer had put in place: nobody's.
+    Torn,
 }
 
 fn entries(state: &State, dir: NodeId) -> Vec<(EntryName, NodeId)> {

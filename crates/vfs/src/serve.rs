@@ -1,7 +1,8 @@
 //! Bytes for peers: the content of a file as it was announced, or nothing.
 
+use crate::volume::State;
 use crate::volume::Volume;
-use lockstep_core::{ContentRef, Manifest, NodeId};
+use lockstep_core::{ContentRef, Manifest, NodeId, Shown, Version};
 use lockstep_disk::{DiskFile, Holding, describe};
 use std::io;
 use std::sync::Arc;
@@ -12,7 +13,10 @@ use std::sync::atomic::Ordering;
 pub enum ServeError {
     /// The file has moved on, or is gone: a later change says how.
     #[error("this version of the file is no longer here")]
-    Gone,
+    Gone {
+        /// What the file shows here instead, if it is a version of its own.
+        shown: Option<Shown>,
+    },
     /// The bytes could not be read.
     #[error("cannot read the file: {0}")]
     Read(#[from] io::Error),
@@ -60,7 +64,7 @@ impl Volume {
             });
         }
         let kept = kept_name(&Holding::new(node, &content));
-        let file = self.disk.keep_open(&kept).map_err(|_| ServeError::Gone)?;
+        let file = self.disk.keep_open(&kept).map_err(|_| gone(&state, node))?;
         // Who had it open when it lost its name may go on writing.
         Ok(Served { file, settled: false })
     }
@@ -73,8 +77,18 @@ impl Volume {
         let served = self.serve(node, content)?;
         let stop = || self.closing.load(Ordering::Relaxed);
         let described = describe(&*served.file, content.size_bytes, &stop)?;
-        let description = described.filter(|d| d.content == content).ok_or(ServeError::Gone)?;
+        let description = described
+            .filter(|d| d.content == content)
+            .ok_or_else(|| gone(&self.read_state(), node))?;
         self.hold(node, &content, &description.manifest);
         Ok(description.manifest)
     }
+}
+
+/// Says what `node` shows here. What a power cut left of a file is no version.
+fn gone(state: &State, node: NodeId) -> ServeError {
+    let stands = state.replica.tree.node(node).filter(|n| !n.is_unlinked());
+    let file = stands.and_then(|n| n.file()).filter(|file| file.resident && !file.dirty);
+    let shown = file.map(|file| Shown { content: file.content, version: file.version });
+    ServeError::Gone { shown: shown.filter(|shown| shown.version != Version::default()) }
 }

@@ -170,7 +170,7 @@ impl Volume {
         host: &str,
         origin: Origin,
     ) -> std::result::Result<Arc<Volume>, OpenError> {
-        let crate::commit::Loaded { mut replica, known, inodes } =
+        let crate::commit::Loaded { mut replica, known, below } =
             crate::commit::load(&*db, slot, &*disk)?;
         replica.start(crate::catch_up::start_of_run(&*clock));
         let began_without_state = !known && origin == Origin::Existing;
@@ -226,7 +226,7 @@ impl Volume {
             durable: AtomicU64::new(0),
             began_without_state,
         });
-        volume.scan(origin, inodes)?;
+        volume.scan(origin, below)?;
         volume.commit().map_err(|errno| io::Error::from_raw_os_error(errno.raw()))?;
         volume.queue_wanted();
         Ok(volume)

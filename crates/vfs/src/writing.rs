@@ -55,7 +55,9 @@ impl Volume {
                 self.adopt_found(open, found);
                 continue;
             };
-            self.about_to_write(open.node);
+            if self.about_to_write(open.node) {
+                self.break_seal(&*file);
+            }
             return Ok((writing, file));
         }
     }
@@ -70,8 +72,9 @@ impl Volume {
     }
 
     /// The bytes of `node` are about to change, whatever its content was announced to be: from now
-    /// on nobody takes one for the other. The caller holds the file's `writing` lock.
-    pub(crate) fn about_to_write(&self, node: NodeId) {
+    /// on nobody takes one for the other. The caller holds the file's `writing` lock. Whether they
+    /// were those that were announced until now.
+    fn about_to_write(&self, node: NodeId) -> bool {
         let clean = {
             let state = self.read_state();
             state.replica.tree.node(node).and_then(|n| n.file()).is_some_and(|file| !file.dirty)
@@ -85,6 +88,7 @@ impl Volume {
             drop(state);
             self.work.raise();
         }
+        clean
     }
 
     /// Bytes up to `end` were written: size grows, times move, set-id bits go if asked.

@@ -244,6 +244,10 @@ impl Disk for PlainDisk {
     fn is_placeholder(&self, path: &Path) -> io::Result<bool> {
         placeholder::is_at(self, &self.existing(path)?)
     }
+
+    fn seal(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        Named::open(&self.existing(path)?)?.seal()
+    }
 }
 
 impl PlainDisk {

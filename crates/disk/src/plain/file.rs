@@ -113,6 +113,10 @@ impl DiskFile for PlainFile {
         Ok(rustix::fs::futimens(&self.0, &timestamps(atime, mtime))?)
     }
 
+    fn set_seal(&self, seal: Option<&[u8]>) -> io::Result<()> {
+        super::xattr::set_seal(self.fd(), seal)
+    }
+
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.fd())
     }

@@ -10,10 +10,12 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Marks a file that stands for absent content.
 pub(super) const ABSENT_MARKER: &[u8] = b"user.lockstep.absent";
+/// Says what the bytes of a file are meant to be.
+const SEAL: &[u8] = b"user.lockstep.seal";
 /// Attributes with this prefix are Lockstep's own and do not exist for anybody else.
 const OWN_PREFIX: &[u8] = b"user.lockstep.";
 
@@ -51,6 +53,19 @@ impl Named {
         })
     }
 
+    /// The seal, if there is one.
+    pub(super) fn seal(&self) -> io::Result<Option<Vec<u8>>> {
+        let (path, name) = (self.proc_path(), checked(SEAL)?);
+        let read = read_growing(XATTR_VALUE_MAX_BYTES, |buf| {
+            rustix::fs::getxattr(path.as_str(), name.as_c_str(), buf)
+        });
+        match read {
+            Ok(seal) => Ok(Some(seal)),
+            Err(error) if has_none(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) fn set(&self, name: &[u8], value: &[u8], flags: XattrFlags) -> io::Result<()> {
         if is_own(name) {
             return Err(Errno::PERM.into());
@@ -84,6 +99,26 @@ impl Named {
         names.retain(|name| !is_own(name));
         Ok(names)
     }
+}
+
+/// Sets the seal of an open file, or breaks it.
+pub(super) fn set_seal(file: impl AsFd, seal: Option<&[u8]>) -> io::Result<()> {
+    let name = checked(SEAL)?;
+    let done = match seal {
+        Some(seal) => {
+            rustix::fs::fsetxattr(file, name.as_c_str(), seal, rustix::fs::XattrFlags::empty())
+        }
+        None => rustix::fs::fremovexattr(file, name.as_c_str()),
+    };
+    match done.map_err(io::Error::from) {
+        Err(error) if !has_none(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the attribute is not there, or none can be.
+fn has_none(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NODATA | Errno::NOTSUP))
 }
 
 fn is_own(name: &[u8]) -> bool {

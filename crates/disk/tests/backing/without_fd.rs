@@ -51,6 +51,9 @@ impl DiskFile for WithoutFd {
     fn set_times(&self, atime: Timespec, mtime: Timespec) -> io::Result<()> {
         self.0.set_times(atime, mtime)
     }
+    fn set_seal(&self, seal: Option<&[u8]>) -> io::Result<()> {
+        self.0.set_seal(seal)
+    }
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }

@@ -102,3 +102,18 @@ fn lockstep_s_own_do_not_exist() {
     assert_eq!(refused, Errno::PERM.raw_os_error());
     assert!(tree.disk.is_placeholder(p).unwrap());
 }
+
+#[test]
+fn a_seal_stays_with_the_file_is_broken_and_shows_to_nobody() {
+    let tree = Backing::new();
+    let file = tree.disk.temp_create("t").unwrap();
+    assert_eq!(file.set_seal(None).map_err(|error| error.kind()), Ok(()), "there is none to break");
+    file.set_seal(Some(b"first")).unwrap();
+    file.set_seal(Some(b"second")).unwrap();
+    let f = Path::new("f");
+    tree.disk.temp_install("t", f).unwrap();
+    assert_eq!(tree.disk.seal(f).unwrap().as_deref(), Some(&b"second"[..]));
+    assert_eq!(tree.disk.list_xattrs(f).unwrap(), Vec::<Vec<u8>>::new());
+    file.set_seal(None).unwrap();
+    assert_eq!(tree.disk.seal(f).unwrap(), None);
+}

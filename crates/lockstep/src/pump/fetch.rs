@@ -1,8 +1,8 @@
 //! Fetching content: in the background, and for readers that wait.
 
 use super::Pump;
-use lockstep_core::Manifest;
 use lockstep_core::limits::CHUNK_MAX_BYTES;
+use lockstep_core::{Manifest, Shown};
 use lockstep_disk::{chunk, describe_bytes};
 use lockstep_net::{Lane, Link, Refusal};
 use lockstep_vfs::{ChunkClaim, Claim, FetchJob, Run};
@@ -104,8 +104,8 @@ impl Pump {
                     self.retry_later(job.clone(), RETRY);
                 }
             }
-            Err(Stopped::Refused(Refusal::Gone)) => {
-                self.volume.content_gone(job);
+            Err(Stopped::Refused(Refusal::Gone { shown })) => {
+                self.volume.content_gone(job, shown);
                 self.retry_later(job.clone(), RETRY_GONE);
             }
             Err(Stopped::Refused(refusal)) => {
@@ -166,26 +166,30 @@ impl Pump {
     }
 
     /// Asks the connected peers for a content one after the other, until one has it; the one that
-    /// had something last comes first. It is gone if all of them say so.
+    /// had something last comes first. It is gone if all of them say so: the answer has the newest
+    /// version that one of them shows instead.
     fn ask_peers<T>(&self, mut ask: impl FnMut(&Link) -> Result<T, Stopped>) -> Result<T, Stopped> {
         let had = *self.had_content.lock();
         let mut links: Vec<_> = self.all_peers().iter().filter_map(|peer| peer.link()).collect();
         links.sort_by_key(|link| Some(link.peer()) != had);
-        let mut failed = None;
+        let (mut failed, mut gone) = (None, None);
         for link in links {
             match ask(&link) {
                 Ok(answer) => {
                     *self.had_content.lock() = Some(link.peer());
                     return Ok(answer);
                 }
-                Err(Stopped::Refused(Refusal::Gone)) => {
-                    failed.get_or_insert(Stopped::Refused(Refusal::Gone));
+                Err(Stopped::Refused(Refusal::Gone { shown })) => {
+                    let all = gone.flatten().into_iter().chain(shown);
+                    gone = Some(all.max_by_key(|shown: &Shown| shown.version));
                 }
                 Err(other @ (Stopped::Refused(_) | Stopped::Corrupt)) => failed = Some(other),
                 Err(own) => return Err(own),
             }
         }
-        Err(failed.unwrap_or_else(|| Refusal::Unreachable("no peer is connected".into()).into()))
+        let gone = gone.map(|shown| Refusal::Gone { shown }.into());
+        let unreachable = || Refusal::Unreachable("no peer is connected".into()).into();
+        Err(failed.or(gone).unwrap_or_else(unreachable))
     }
 
     fn fetch_part(

@@ -131,7 +131,7 @@ impl Pump {
             let mut part = vec![0; limits::STREAM_MESSAGE_BYTES.min((end - at) as usize)];
             let read = file.read_at(&mut part, at).map_err(|error| refused(error.into()))?;
             if read == 0 {
-                return Err(Refusal::Gone);
+                return Err(Refusal::Gone { shown: None });
             }
             part.truncate(read);
             at += read as u64;
@@ -164,7 +164,7 @@ impl Pump {
             let mut bytes = vec![0; chunk.len_bytes as usize];
             let read = file.read_at(&mut bytes, start).map_err(|error| refused(error.into()))?;
             if read < bytes.len() || !verify_chunk(&chunk, &bytes) {
-                return Err(Refusal::Gone);
+                return Err(Refusal::Gone { shown: None });
             }
             let wanted = Bytes::from(bytes)
                 .slice(offset.saturating_sub(start) as usize..(end.min(until) - start) as usize);
@@ -202,7 +202,7 @@ impl Pump {
 
 fn refused(error: ServeError) -> Refusal {
     match error {
-        ServeError::Gone => Refusal::Gone,
+        ServeError::Gone { shown } => Refusal::Gone { shown },
         ServeError::Read(_) => Refusal::Internal(error.to_string()),
     }
 }

@@ -56,7 +56,10 @@ async fn every_call(link: &Link) {
     assert_eq!(drain(past_the_end, 90).await, Ok(10));
     let manifest = link.manifest(NODE, content(40_960)).await.unwrap();
     assert_eq!(manifest.chunks.len(), 10);
-    assert_eq!(link.manifest(NODE, ContentRef::default()).await, Err(Refusal::Gone));
+    assert_eq!(
+        link.manifest(NODE, ContentRef::default()).await,
+        Err(Refusal::Gone { shown: None })
+    );
     let asked = [(NODE, content(5)), (NODE, ContentRef::default()), (NODE, content(6))];
     assert_eq!(link.keeps(&asked).await, Ok(vec![true, false, true]));
     assert!(matches!(link.keeps(&[asked[0]; 1025]).await, Err(Refusal::Invalid(_))));

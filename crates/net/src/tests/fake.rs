@@ -141,7 +141,7 @@ impl PeerService for Fake {
 
     fn manifest(&self, _: PeerId, _: VolumeId, _: NodeId, content: ContentRef) -> Result<Manifest> {
         if content.size_bytes == 0 {
-            return Err(Refusal::Gone);
+            return Err(Refusal::Gone { shown: None });
         }
         let chunk = ChunkRef { len_bytes: 4096, hash: [1; 32] };
         Ok(Manifest { chunks: vec![chunk; (content.size_bytes / 4096) as usize] })

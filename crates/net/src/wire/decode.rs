@@ -12,8 +12,8 @@ use lockstep_core::limits::{
     XATTR_VALUE_MAX_BYTES, XATTRS_PER_NODE_MAX,
 };
 use lockstep_core::{
-    Change, ContentHash, ContentRef, EntryName, NodeId, Op, Perm, Sequence, Slot, Times, Timespec,
-    Version, VolumeId,
+    Change, ContentHash, ContentRef, EntryName, NodeId, Op, Perm, Sequence, Shown, Slot, Times,
+    Timespec, Version, VolumeId,
 };
 
 type Decoded<T> = Result<T, WireError>;
@@ -47,6 +47,14 @@ pub(crate) fn content(wire: Option<&proto::Content>) -> Decoded<ContentRef> {
         return Err(WireError::new("content hash", "must be zero for the empty content only"));
     }
     Ok(ContentRef { size_bytes: wire.size, hash: ContentHash(hash) })
+}
+
+/// What a peer shows of a file in place of a content that it does not have. What makes no sense is
+/// as good as nothing.
+pub(crate) fn shown(detail: &proto::RefusalDetail) -> Option<Shown> {
+    let content = content(detail.shown.as_ref()).ok()?;
+    let version = version(detail.shown_version, "shown version").ok()?;
+    Some(Shown { content, version })
 }
 
 /// A volume's id.

@@ -127,7 +127,7 @@ pub(super) fn xattr(name: &[u8], value: Option<&[u8]>) -> proto::Xattr {
     proto::Xattr { name: Bytes::copy_from_slice(name), value: value.map(Bytes::copy_from_slice) }
 }
 
-pub(super) fn encode_version(version: Version) -> proto::Version {
+pub(crate) fn encode_version(version: Version) -> proto::Version {
     proto::Version { lamport: version.lamport, slot: version.slot.0.into() }
 }
 

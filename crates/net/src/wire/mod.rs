@@ -14,8 +14,10 @@ mod tests;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use codec::Bounded;
 pub(crate) use codec::Codec;
-pub(crate) use decode::{content, node, notification, volume};
-pub(crate) use encode::{content as encode_content, notification as encode_notification};
+pub(crate) use decode::{content, node, notification, shown, volume};
+pub(crate) use encode::{
+    content as encode_content, encode_version, notification as encode_notification,
+};
 pub(crate) use kept::{decode_contents, decode_kept, encode_contents, encode_kept};
 pub(crate) use session::{decode_batch, encode_barrier, encode_batch, volume_bytes};
 pub(crate) use summary::{decode_parts, decode_ranges, encode_parts, encode_ranges};

@@ -44,6 +44,10 @@ enum Unsynced {
         bytes: Block,
         size_after: u64,
     },
+    /// What follows is about a file that this record makes: before, its number was another's.
+    Made {
+        record: u64,
+    },
     /// Not to be passed before the journal is committed through this record.
     Truncate {
         size: u64,
@@ -136,11 +140,17 @@ impl Core {
 
     /// Makes changes, atomically.
     pub fn change(&mut self, touches: &[u64], changes: Vec<Change>) {
+        let record = self.first_record + self.journal.len() as u64;
         for change in &changes {
-            if let Change::Truncate(ino, size) = change {
-                let record = self.first_record + self.journal.len() as u64;
-                let truncated = Unsynced::Truncate { size: *size, record };
-                self.unsynced.entry(*ino).or_default().push(truncated);
+            let waits = match change {
+                Change::Make(ino, _) => Some((ino, Unsynced::Made { record })),
+                Change::Truncate(ino, size) => {
+                    Some((ino, Unsynced::Truncate { size: *size, record }))
+                }
+                _ => None,
+            };
+            if let Some((ino, waits)) = waits {
+                self.unsynced.entry(*ino).or_default().push(waits);
             }
             self.live.apply(change);
         }
@@ -201,7 +211,10 @@ impl Core {
 
     /// Makes a file, or the entries of a directory, durable.
     pub fn sync(&mut self, ino: u64) {
-        let through = match self.unsynced.contains_key(&ino) {
+        let written = |unsynced: &Vec<Unsynced>| {
+            unsynced.iter().any(|change| !matches!(change, Unsynced::Made { .. }))
+        };
+        let through = match self.unsynced.get(&ino).is_some_and(written) {
             true => self.journal.len(),
             false => {
                 let last = self.journal.iter().rposition(|record| record.touches.contains(&ino));
@@ -232,6 +245,8 @@ impl Core {
         }
         self.first_record += records as u64;
         for unsynced in self.unsynced.values_mut() {
+            unsynced
+                .retain(|u| !matches!(u, Unsynced::Made { record } if *record < self.first_record));
             while let Some(at) = unsynced.iter().position(
                 |u| matches!(u, Unsynced::Truncate { record, .. } if *record < self.first_record),
             ) {

@@ -3,8 +3,9 @@
 
 use super::host::Host;
 use super::session::Sessions;
+use lockstep_core::Shown;
 use lockstep_disk::{DiskFile, describe_bytes};
-use lockstep_vfs::{Claim, FetchJob, Served, Volume};
+use lockstep_vfs::{Claim, FetchJob, ServeError, Served, Volume};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +24,23 @@ type Peers = Vec<Arc<Volume>>;
 
 /// How a step of a fetch ended.
 enum Stopped {
-    Gone,
+    Gone(Option<Shown>),
     Offline,
     Disk,
     Superseded,
+}
+
+impl Stopped {
+    /// What both say together.
+    fn and(self, other: Stopped) -> Stopped {
+        match (self, other) {
+            (Stopped::Gone(one), Stopped::Gone(other)) => {
+                Stopped::Gone([one, other].into_iter().flatten().max_by_key(|shown| shown.version))
+            }
+            (Stopped::Offline, other) => other,
+            (Stopped::Gone(_), other) | (other, _) => other,
+        }
+    }
 }
 
 impl From<io::Error> for Stopped {
@@ -73,8 +87,8 @@ pub fn step(hosts: &mut [Host], sessions: &Sessions, at: usize, which: usize) ->
             host.retry(job.clone(), RETRY)
         }
         Ok(()) | Err(Stopped::Superseded) => {}
-        Err(Stopped::Gone) => {
-            volume.content_gone(&job);
+        Err(Stopped::Gone(shown)) => {
+            volume.content_gone(&job, shown);
             host.retry(job.clone(), RETRY_GONE);
         }
         Err(Stopped::Offline | Stopped::Disk) => host.retry(job.clone(), RETRY),
@@ -104,7 +118,7 @@ fn advance(volume: &Volume, peers: &Peers, job: &FetchJob) -> Result<bool, Stopp
         let mut chunk = vec![0; job.transfer.chunk_len(part.first)];
         read(peers, job, &mut chunk, part.offset_bytes)?;
         if !job.transfer.put_chunk(part.first, &chunk)? {
-            return Err(Stopped::Gone);
+            return Err(Stopped::Gone(None));
         }
         claim.came(&job.transfer, part.first);
     }
@@ -117,24 +131,31 @@ fn plan(volume: &Volume, peers: &Peers, job: &FetchJob) -> Result<(), Stopped> {
     }
     let small = job.content.size_bytes <= lockstep_disk::chunk::CHUNK_MIN_BYTES as u64;
     if !small {
-        let ask = |peer: &Volume| peer.manifest(job.node, job.content).map_err(|_| Stopped::Gone);
+        let ask = |peer: &Volume| peer.manifest(job.node, job.content).map_err(refused);
         return match volume.begin(job, ask_peers(peers, ask)?)? {
             true => Ok(()),
-            false => Err(Stopped::Gone),
+            false => Err(Stopped::Gone(None)),
         };
     }
     let mut bytes = vec![0; job.content.size_bytes as usize];
     read(peers, job, &mut bytes, 0)?;
     if !volume.begin(job, describe_bytes(&bytes).manifest)? {
-        return Err(Stopped::Gone);
+        return Err(Stopped::Gone(None));
     }
     match bytes.is_empty() || job.transfer.put_chunk(0, &bytes)? {
         true => Ok(()),
-        false => Err(Stopped::Gone),
+        false => Err(Stopped::Gone(None)),
     }
 }
 
-/// The first answer; that it is gone if all say so.
+fn refused(error: ServeError) -> Stopped {
+    match error {
+        ServeError::Gone { shown } => Stopped::Gone(shown),
+        ServeError::Read(_) => Stopped::Disk,
+    }
+}
+
+/// The first answer; that it is gone if all say so, with the newest version that one of them shows.
 fn ask_peers<T>(
     peers: &Peers,
     mut ask: impl FnMut(&Volume) -> Result<T, Stopped>,
@@ -142,7 +163,7 @@ fn ask_peers<T>(
     let mut failed = Stopped::Offline;
     for peer in peers {
         match ask(peer) {
-            Err(stopped) => failed = stopped,
+            Err(stopped) => failed = failed.and(stopped),
             answer => return answer,
         }
     }
@@ -157,14 +178,12 @@ fn read(peers: &Peers, job: &FetchJob, buf: &mut [u8], offset: u64) -> Result<()
 fn read_from(peer: &Volume, job: &FetchJob, buf: &mut [u8], offset: u64) -> Result<(), Stopped> {
     if let Some(bytes) = peer.inline(job.node, job.content) {
         let from = offset as usize;
-        buf.copy_from_slice(bytes.get(from..from + buf.len()).ok_or(Stopped::Gone)?);
+        buf.copy_from_slice(bytes.get(from..from + buf.len()).ok_or(Stopped::Gone(None))?);
         return Ok(());
     }
-    let Ok(Served { file, .. }) = peer.serve(job.node, job.content) else {
-        return Err(Stopped::Gone);
-    };
-    let read = DiskFile::read_at(&*file, buf, offset).map_err(|_| Stopped::Gone)?;
-    if read < buf.len() { Err(Stopped::Gone) } else { Ok(()) }
+    let Served { file, .. } = peer.serve(job.node, job.content).map_err(refused)?;
+    let read = DiskFile::read_at(&*file, buf, offset)?;
+    if read < buf.len() { Err(Stopped::Gone(None)) } else { Ok(()) }
 }
 
 impl Host {

@@ -2,6 +2,7 @@
 
 use super::disk::{Core, SimDisk, refused};
 use super::image::{BLOCK_BYTES, Change, Meta};
+use super::tree::SEAL;
 use lockstep_core::Timespec;
 use lockstep_disk::{AllocateMode, BackingStat, DiskFile, SeekWhat};
 use lockstep_vfs::Errno;
@@ -150,6 +151,17 @@ impl DiskFile for SimFile {
 
     fn set_times(&self, atime: Timespec, mtime: Timespec) -> io::Result<()> {
         self.update(|meta| (meta.atime, meta.mtime) = (atime, mtime))
+    }
+
+    fn set_seal(&self, seal: Option<&[u8]>) -> io::Result<()> {
+        let sealed = self.disk.reading()?.inode(self.ino)?.meta.xattrs.contains_key(SEAL);
+        match seal {
+            Some(seal) => {
+                self.update(|meta| drop(meta.xattrs.insert(SEAL.to_vec(), seal.to_vec())))
+            }
+            None if sealed => self.update(|meta| drop(meta.xattrs.remove(SEAL))),
+            None => Ok(()),
+        }
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -5,6 +5,7 @@ use super::calls::{Calls, Torn, torn};
 use super::fetch;
 use super::host::{Host, slot};
 use super::ledger::ContentId;
+use super::plan::VolumePlan;
 use super::world::World;
 use crate::failure::{Check, FailureKind};
 use lockstep_core::{Kind, NodeId, Perm, Times};
@@ -115,7 +116,8 @@ fn keep_house(world: &mut World<'_>) -> bool {
         let Some(volume) = world.hosts[at].volume.clone() else { continue };
         busy |= volume.trim().is_err() || volume.tidy_trash().is_err();
         let status = volume.status();
-        busy |= status.absent + status.unannounced + status.unnumbered > 0;
+        let absent = status.absent.saturating_sub(lost(&volume, world.plan).len() as u64);
+        busy |= absent + status.unannounced + status.unnumbered > 0;
         for (peer, end) in &world.hosts[at].peers {
             let last = world.hosts[*peer].volume.as_ref().map(|peer| peer.last());
             busy |= !end.is_idle() || Some(volume.applied(slot(*peer))) < last;
@@ -124,11 +126,17 @@ fn keep_house(world: &mut World<'_>) -> bool {
     busy
 }
 
+/// Files of which power cuts took every version there was: a user is told of them, and reads fail.
+fn lost(volume: &Volume, plan: VolumePlan) -> BTreeSet<NodeId> {
+    let lost = volume.without_bytes().into_iter().filter(|_| plan.power_cuts);
+    lost.filter_map(|(path, _)| volume.node_at(&path)).collect()
+}
+
 fn check_equal(world: &mut World<'_>) -> Check {
     let mut views = Vec::new();
     for host in &world.hosts {
         let Some(volume) = &host.volume else { continue };
-        let view = shown(volume).map_err(|errno| {
+        let view = shown(volume, world.plan).map_err(|errno| {
             (FailureKind::Broken, format!("host {} cannot be read: {errno}", host.number))
         })?;
         views.push(view);
@@ -152,8 +160,8 @@ fn difference(one: &BTreeMap<String, Seen>, two: &BTreeMap<String, Seen>) -> Vec
 }
 
 /// Everything a program sees, by path.
-fn shown(volume: &Volume) -> Result<BTreeMap<String, Seen>> {
-    let mut shown = BTreeMap::new();
+fn shown(volume: &Volume, plan: VolumePlan) -> Result<BTreeMap<String, Seen>> {
+    let (lost, mut shown) = (lost(volume, plan), BTreeMap::new());
     let mut dirs = vec![(NodeId::ROOT, String::new())];
     while let Some((dir, path)) = dirs.pop() {
         let mut entries = Vec::new();
@@ -165,7 +173,7 @@ fn shown(volume: &Volume) -> Result<BTreeMap<String, Seen>> {
         volume.read_dir(Fh(0), dir, 2, &mut emit)?;
         for (name, node) in entries {
             let path = format!("{path}/{name}");
-            let seen = look(volume, node)?;
+            let seen = look(volume, node, !lost.contains(&node))?;
             if seen.kind == Kind::Dir {
                 dirs.push((node, path.clone()));
             }
@@ -175,10 +183,10 @@ fn shown(volume: &Volume) -> Result<BTreeMap<String, Seen>> {
     Ok(shown)
 }
 
-fn look(volume: &Volume, node: NodeId) -> Result<Seen> {
+fn look(volume: &Volume, node: NodeId, has_bytes: bool) -> Result<Seen> {
     let stat = volume.getattr(node)?;
     let bytes = match stat.kind {
-        Kind::File => {
+        Kind::File if has_bytes => {
             let opened = volume.open(node, 0)?;
             let bytes = volume.read(opened.fh, 0, READ_MAX);
             volume.release(opened.fh);
@@ -223,7 +231,9 @@ fn check_versions(world: &World<'_>) -> Check {
 }
 
 fn check_leftovers(world: &World<'_>) -> Check {
-    for host in &world.hosts {
+    let lacks = |host: &Host| host.volume.as_ref().is_some_and(|v| !lost(v, world.plan).is_empty());
+    // Who lacks something may still ask for what is kept.
+    for host in world.hosts.iter().filter(|_| !world.hosts.iter().any(lacks)) {
         let kept = host.disk.keep_list().unwrap_or_default();
         let mut left = host.disk.temp_list().unwrap_or_default();
         // How far the last batch got.
@@ -238,7 +248,7 @@ fn check_leftovers(world: &World<'_>) -> Check {
         return Ok(());
     }
     for volume in world.hosts.iter().filter_map(|host| host.volume.as_ref()) {
-        let names = shown(volume).unwrap_or_default().into_keys();
+        let names = shown(volume, world.plan).unwrap_or_default().into_keys();
         let odd: Vec<String> = names.filter(|name| name.contains(" (")).collect();
         if !odd.is_empty() {
             return Err((FailureKind::Wrong, format!("nobody disagreed, but there are {odd:?}")));

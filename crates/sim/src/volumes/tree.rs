@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// Marks a placeholder.
 const ABSENT: &[u8] = b"user.lockstep.absent";
+/// Says what the bytes of a file are meant to be.
+pub const SEAL: &[u8] = b"user.lockstep.seal";
 const OWN_PREFIX: &[u8] = b"user.lockstep.";
 const PRIVATE_DIR: &[u8] = b".lockstep";
 /// `ELOOP`: a symlink is in the way.
@@ -481,6 +483,10 @@ impl Disk for SimDisk {
 
     fn is_placeholder(&self, path: &Path) -> io::Result<bool> {
         self.inode_at(path, |_, inode| is_placeholder(inode))
+    }
+
+    fn seal(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        self.inode_at(path, |_, inode| inode.meta.xattrs.get(SEAL).cloned())
     }
 }
 

@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 /// The entries of one directory below.
 pub(super) type Listing = HashMap<Vec<u8>, BackingStat>;
 
+/// What gave way to something else has this name for a while, and its number.
+const ASIDE: &[u8] = b".lockstep moving ";
+
 /// Which inodes stand where, now and as they were written down.
 #[derive(Default)]
 pub(super) struct Moved {
@@ -194,8 +197,8 @@ impl Scan<'_> {
     /// turns out to be gone.
     fn make_way(&mut self, state: &mut State, node: NodeId, dir: NodeId, name: &EntryName) {
         let Some((_, own)) = state.replica.own_name(dir, name.as_bytes()) else { return };
-        let aside = format!(".lockstep moving {:x}", node.0);
-        let Ok(aside) = EntryName::new(aside.as_bytes()) else { return };
+        let aside = [ASIDE, format!("{:x}", node.0).as_bytes()].concat();
+        let Ok(aside) = EntryName::new(&aside) else { return };
         let (from, to) = ((dir, own), (dir, aside));
         let at = self.volume.now();
         state.replica.local(Op::Rename { node, from, to, target: RenameTarget::Free, at });
@@ -212,8 +215,11 @@ impl Scan<'_> {
             else {
                 continue;
             };
-            let place = Place { dir: link.parent, name: link.shown };
-            self.gone(state, place.dir, &place.name, node);
+            let place = Place { dir: link.parent, name: link.shown.clone() };
+            match link.name.as_bytes().starts_with(ASIDE) {
+                true => self.gone(state, place.dir, &place.name, node),
+                false => self.missing(state, place.dir, &place.name, node),
+            }
         }
     }
 }

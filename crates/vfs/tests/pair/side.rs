@@ -109,7 +109,7 @@ impl Side {
         if self.bring(&job, from) {
             self.volume.install(&job).unwrap();
         } else {
-            self.volume.content_gone(&job);
+            self.volume.content_gone(&job, None);
             self.refused.borrow_mut().push(job.clone());
         }
         self.volume.queue_if_wanted(job.node, job.version);

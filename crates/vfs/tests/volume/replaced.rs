@@ -17,7 +17,7 @@ fn a_replacement_whose_bytes_are_gone_shows_the_bytes_it_replaced_until_its_succ
     let (changes, second) = replica.file(node(11), "ref.lock", b"second", false);
     replica.volume.apply(super::PEER, &changes).unwrap();
     let job = std::iter::repeat_with(|| replica.volume.next_fetch(SOON)).flatten().next().unwrap();
-    replica.volume.content_gone(&job);
+    replica.volume.content_gone(&job, None);
     let moved = replica.moved_over(node(11), "ref.lock", "ref", (node(10), first));
     replica.volume.apply(super::PEER, &[moved]).unwrap();
     assert_eq!(replica.read("ref").unwrap(), b"first");
