@@ -4,7 +4,7 @@
 use crate::support::command::run;
 use crate::support::environment::{has_root, unmount_below};
 use crate::support::pair::{Layout, Pair};
-use crate::support::peer::Peer;
+use crate::support::peer::{Peer, kill_recorded_daemon};
 use crate::support::{SOON, connected, eventually};
 use std::fs;
 use std::path::PathBuf;
@@ -44,6 +44,8 @@ impl HomeDisk {
 
 impl Drop for HomeDisk {
     fn drop(&mut self) {
+        // Without its home nobody would find the daemon of a test that failed.
+        kill_recorded_daemon(&self.0);
         unmount_below(&self.0);
     }
 }
