@@ -32,9 +32,7 @@ macro_rules! planted {
 planted! { run_volumes, VolumePlan:
     acknowledge_unsynced: AckUnsynced, POWER, 300;
     fsync_nothing: FsyncNothing, POWER, 300;
-    trust_what_a_transfer_left: TrustResumed, POWER, 300;
     skip_the_note_of_a_batch: SkipBegun, KILLS, 300;
-    take_a_loss_for_an_edit: LossIsEdit, POWER, 300;
     drop_a_fetch: DropFetch, IN_FLIGHT, 300;
     announce_by_size: AnnounceBySize, IN_FLIGHT, 300;
     keep_nothing: KeepNothing, IN_FLIGHT, 300;
