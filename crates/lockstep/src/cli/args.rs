@@ -174,7 +174,7 @@ pub enum TrashCommand {
     /// Show what is in it, newest first
     List(SomeVolumes),
     /// Put the newest version of PATH back, under another name if PATH exists; of a removed directory
-    /// all that stood in it
+    /// each file in it that was kept
     Restore {
         /// Where it stood
         path: PathBuf,

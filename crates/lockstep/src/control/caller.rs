@@ -191,10 +191,10 @@ mod tests {
                 answer(&stream, b"\n");
                 (&stream).write_all(b"{\"done\":").unwrap();
             }
-            std::thread::sleep(SILENCE * 20);
+            std::thread::sleep(SILENCE * 200);
         });
         assert!(outcome.is_err_and(|failure| failure.is_silent()));
-        assert!(start.elapsed() < SILENCE * 10);
+        assert!(start.elapsed() < SILENCE * 100);
     }
 
     #[test]
@@ -202,9 +202,9 @@ mod tests {
         let start = Instant::now();
         let outcome = called(&Request::Status, "stuck", |_, stream| {
             answer(&stream, b"\n");
-            std::thread::sleep(SILENCE * 20);
+            std::thread::sleep(SILENCE * 200);
         });
         assert!(outcome.is_err_and(|failure| failure.is_silent()));
-        assert!(start.elapsed() > SILENCE * 5 && start.elapsed() < SILENCE * 12);
+        assert!(start.elapsed() > SILENCE * 5 && start.elapsed() < SILENCE * 100);
     }
 }
