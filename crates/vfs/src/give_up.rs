@@ -5,7 +5,10 @@ use crate::apply::Stale;
 use crate::transfer::FetchJob;
 use crate::volume::{State, Volume};
 use lockstep_core::tree::Incoming;
-use lockstep_core::{NodeId, Op, Place, Shown};
+use lockstep_core::{Change, NodeId, Op, Place, Sequence, Shown, Version};
+
+/// Entries of the log that are looked at at a time.
+const LOG_PART: usize = 1024;
 
 impl Volume {
     /// No peer has what `job` fetches; `shown` is the newest version that they show in its place. If
@@ -40,11 +43,30 @@ impl Volume {
         }
         state.wanted.remove(&job.node);
         self.transfers.drop_transfer(job.node, &job.transfer);
+        // What was written between the peers' version and the lost one may be in what is left, synced.
+        let older = |shown: &Shown| self.base_in_log(job).is_some_and(|base| base != shown.version);
+        let shown = shown.filter(|shown| left.is_none() || !older(shown));
         let newest = [left, shown].into_iter().flatten().max_by_key(|shown| shown.version);
         let Some(newest) = newest else { return self.remove_lost(state, job.node) };
         self.announce_left(state, job, newest, Some(newest) != left);
         self.work.raise();
         Vec::new()
+    }
+
+    /// The version that the lost one was written over, as far as the log still tells.
+    fn base_in_log(&self, job: &FetchJob) -> Option<Version> {
+        let mut from = Sequence(0);
+        loop {
+            let entries = self.db.read_log(from, LOG_PART).ok()?;
+            for (_, bytes) in &entries {
+                let change: Change = postcard::from_bytes(bytes).ok()?;
+                match change.op {
+                    Op::Content { base, .. } if change.version == job.version => return Some(base),
+                    _ => {}
+                }
+            }
+            from = entries.last()?.0.next();
+        }
     }
 
     /// `newest` is the content of the file from now on; `elsewhere`: its bytes are with a peer.
@@ -85,3 +107,6 @@ impl Volume {
         stale
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use super::{TrashEntry, TrashReason, YOUNG};
 use crate::volume::{State, Volume};
 use lockstep_core::tree::NodeBody;
-use lockstep_core::{NodeId, Perm, Times, Timespec};
+use lockstep_core::{NodeId, Perm, Times, Timespec, Version};
 use lockstep_disk::{BackingStat, FileType};
 use std::ffi::OsStr;
 use std::io;
@@ -131,7 +131,10 @@ impl Volume {
         let stands = state.replica.tree.node(node)?;
         let own = match &stands.body {
             NodeBody::File(file) if file.resident && file.live_size_bytes > 0 => {
-                file.dirty || file.version.slot == state.replica.slot()
+                // No version: what a power cut has left.
+                file.dirty
+                    || file.version.slot == state.replica.slot()
+                    || file.version == Version::default()
             }
             NodeBody::Symlink(_) => node.slot() == state.replica.slot(),
             _ => return None,
