@@ -1,5 +1,6 @@
 //! A peer's changes take effect: tree first, then disk, then the kernel's caches.
 
+use crate::begun::Doing;
 use crate::files::OpenFile;
 use crate::volume::{State, Volume};
 use lockstep_core::change::{Exchange, RenameTarget};
@@ -180,9 +181,11 @@ impl Volume {
             self.want_now(state, node);
             return Err(ApplyError::Waiting(node));
         }
-        if !matches!(incoming.change.op, Op::Exchange(_)) {
-            self.note_begun(peer, incoming.change.seq).map_err(ApplyError::Disk)?;
-        }
+        state.doing = match incoming.change.op {
+            Op::Exchange(_) => None,
+            _ => Some(Doing::change(peer, incoming.change.seq)),
+        };
+        state.doing.map_or(Ok(()), |doing| self.note_begun(doing)).map_err(ApplyError::Disk)?;
         let hidden = self.hidden_by(state, &incoming.change);
         let Ok(effects) = state.replica.apply_remote(peer, &incoming.change) else { return Ok(()) };
         if !matches!(incoming.change.op, Op::Exchange(_)) {
@@ -226,11 +229,16 @@ impl Volume {
     /// Carries out what is left of earlier changes; stops at the first that the disk refuses.
     fn finish_effects(&self, state: &mut State, stale: &mut Vec<Stale>) -> Result<(), ApplyError> {
         while let Some(effect) = state.effects.front().cloned() {
-            self.carry_out(state, &effect).map_err(|error| {
+            let noted = match &mut state.doing {
+                Some(doing) => self.note_effect(doing, &effect),
+                None => Ok(()),
+            };
+            noted.and_then(|()| self.carry_out(state, &effect)).map_err(|error| {
                 tracing::debug!(?effect, %error, "the disk refused");
                 ApplyError::Disk(error)
             })?;
             state.effects.pop_front();
+            state.doing.iter_mut().for_each(Doing::advance);
             note_stale(state, &effect, stale);
         }
         Ok(())
@@ -243,6 +251,7 @@ impl Volume {
         let consequences = state.replica.take_consequences();
         let mut stale = Vec::new();
         if !consequences.is_empty() {
+            state.doing = state.doing.filter(|_| !state.effects.is_empty());
             state.effects.extend(consequences);
             if let Err(error) = self.finish_effects(state, &mut stale) {
                 tracing::warn!(%error, "the backing tree does not follow yet");

@@ -10,54 +10,88 @@ use crate::errno::Errno;
 use crate::volume::{State, Volume};
 use lockstep_core::planted::{self, Bug};
 use lockstep_core::{Change, ContentRef, Effect, NodeId, Op, Sequence, Slot, Version};
-use lockstep_disk::DiskFile;
 use lockstep_disk::state::StateBatch;
+use lockstep_disk::{DiskFile, FileType};
 use parking_lot::Mutex;
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Names of the records in the state database begin so; the peer's slot follows.
 const RECORD_PREFIX: &str = "begun/";
-/// The private file that says how far the last batch got: the peer's slot and the number of the
-/// change begun last, each of 8 bytes, and 8 of their hash: taken for further than it got, a batch
-/// would seem to have been undone here. It is written with every change, so it is no record.
+/// The private file that says how far the last batch got: a [`Doing`]. Taken for further than it
+/// got, a batch would seem to have been undone here. It is written with every change, so it is no
+/// record.
 pub(crate) const PROGRESS: &str = "begun";
 
 /// The file at [`PROGRESS`], once there is one.
 pub(crate) type Progress = Mutex<Option<Arc<dyn DiskFile>>>;
 
-const PROGRESS_BYTES: usize = 24;
+const PROGRESS_BYTES: usize = 40;
 
-/// What is written at [`PROGRESS`].
-pub(crate) fn encode(peer: Slot, seq: Sequence) -> [u8; PROGRESS_BYTES] {
-    let mut bytes = [0; PROGRESS_BYTES];
-    bytes[..8].copy_from_slice(&u64::from(peer.0).to_le_bytes());
-    bytes[8..16].copy_from_slice(&seq.0.to_le_bytes());
-    let hash = blake3::hash(&bytes[..16]);
-    bytes[16..].copy_from_slice(&hash.as_bytes()[..8]);
-    bytes
+/// What is done below at this moment for a change of a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Doing {
+    peer: Slot,
+    seq: Sequence,
+    /// Effects of the change that are done.
+    effects: u64,
+    /// Inode number of what the next one moves or removes; 0 if it does neither, or was not begun.
+    inode: u64,
 }
 
-/// What it says, if it says anything.
-pub(crate) fn decode(bytes: &[u8]) -> Option<(Slot, Sequence)> {
-    let (words, hash) = bytes.split_at_checked(16)?;
-    if hash != &blake3::hash(words).as_bytes()[..8] {
-        return None;
+impl Doing {
+    pub(crate) fn change(peer: Slot, seq: Sequence) -> Doing {
+        Doing { peer, seq, effects: 0, inode: 0 }
     }
-    let (slot, seq) = words.split_at(8);
-    let word = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).ok();
-    Some((Slot(u16::try_from(word(slot)?).ok()?), Sequence(word(seq)?)))
+
+    /// The next effect is done.
+    pub(crate) fn advance(&mut self) {
+        (self.effects, self.inode) = (self.effects + 1, 0);
+    }
+
+    /// What is written at [`PROGRESS`]: four numbers of 8 bytes, and 8 of their hash.
+    pub(crate) fn encode(self) -> [u8; PROGRESS_BYTES] {
+        let words = [u64::from(self.peer.0), self.seq.0, self.effects, self.inode];
+        let mut bytes = [0; PROGRESS_BYTES];
+        let (numbers, hash) = bytes.split_at_mut(PROGRESS_BYTES - 8);
+        numbers.copy_from_slice(&words.map(u64::to_le_bytes).concat());
+        hash.copy_from_slice(&blake3::hash(numbers).as_bytes()[..8]);
+        bytes
+    }
+
+    /// What it says, if it says anything.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Doing> {
+        let (numbers, hash) = bytes.split_at_checked(PROGRESS_BYTES - 8)?;
+        if hash != &blake3::hash(numbers).as_bytes()[..8] {
+            return None;
+        }
+        let word = |at: usize| Some(u64::from_le_bytes(numbers.get(at..at + 8)?.try_into().ok()?));
+        let peer = Slot(u16::try_from(word(0)?).ok()?);
+        Some(Doing { peer, seq: Sequence(word(8)?), effects: word(16)?, inode: word(24)? })
+    }
 }
 
 /// What changes did that are made up for.
 #[derive(Default)]
 pub(crate) struct Redone {
-    /// Contents that they named, by file.
+    /// Contents that they named, by file, each after the one before it.
     contents: HashMap<NodeId, Vec<(ContentRef, Version)>>,
     /// What the last of them was to make and cannot yet: a directory was moved here, which the state
     /// does not know yet either.
     pub unmade: Vec<NodeId>,
+}
+
+impl Redone {
+    /// Contents that the changes named for `node`, in their order.
+    pub(crate) fn contents_of(
+        &self,
+        node: NodeId,
+    ) -> impl Iterator<Item = (ContentRef, Version)> + '_ {
+        self.contents.get(&node).into_iter().flatten().copied()
+    }
 }
 
 impl Volume {
@@ -68,15 +102,23 @@ impl Volume {
         if changes.is_empty() {
             return Ok(());
         }
-        let batch = (self.cursor(peer).incarnation, changes);
+        let cursor = self.cursor(peer);
+        // The state that finds the note must know which log it is about.
+        if self.applied.lock().get(&peer).map(|written| written.incarnation)
+            != Some(cursor.incarnation)
+        {
+            self.commit()
+                .map_err(|errno| ApplyError::Disk(io::Error::from_raw_os_error(errno.raw())))?;
+        }
+        let batch = (cursor.incarnation, changes);
         let value = postcard::to_stdvec(&batch).expect("changes always encode");
         let records = vec![(format!("{RECORD_PREFIX}{:04x}", peer.0), Some(value))];
         let noted = self.db.commit(&StateBatch { records, ..StateBatch::default() });
         noted.map_err(|error| ApplyError::Disk(io::Error::other(error)))
     }
 
-    /// The change `seq` of `peer` is about to be applied.
-    pub(crate) fn note_begun(&self, peer: Slot, seq: Sequence) -> io::Result<()> {
+    /// What `doing` says is about to be done.
+    pub(crate) fn note_begun(&self, doing: Doing) -> io::Result<()> {
         if planted::has(Bug::SkipBegun) {
             return Ok(());
         }
@@ -90,16 +132,30 @@ impl Volume {
                 created => created?,
             },
         };
-        file.write_all_at(&encode(peer, seq), 0)?;
+        file.write_all_at(&doing.encode(), 0)?;
         *progress = Some(file);
         Ok(())
+    }
+
+    /// `effect` is about to be carried out, the next one of the change that `doing` tells of.
+    pub(crate) fn note_effect(&self, doing: &mut Doing, effect: &Effect) -> io::Result<()> {
+        doing.inode = leaving(effect).and_then(|path| self.inode_at(path)).unwrap_or(0);
+        match doing.effects == 0 && doing.inode == 0 {
+            true => Ok(()),
+            false => self.note_begun(*doing),
+        }
+    }
+
+    fn inode_at(&self, path: &Path) -> Option<u64> {
+        self.disk.stat(path).ok().map(|stat| stat.ino)
     }
 
     /// Makes up for changes that were begun and not written down. All but the last are done below;
     /// of the last, what is missing is done now.
     pub(crate) fn redo(&self) -> io::Result<Redone> {
         let mut redone = Redone::default();
-        let Some((peer, last)) = self.progress_made()? else { return Ok(redone) };
+        let Some(begun) = self.progress_made()? else { return Ok(redone) };
+        let (peer, last) = (begun.peer, begun.seq);
         let record = format!("{RECORD_PREFIX}{:04x}", peer.0);
         let records = self.db.records(&record).map_err(io::Error::other)?;
         let batch = records.first().and_then(|(_, value)| postcard::from_bytes(value).ok());
@@ -111,17 +167,17 @@ impl Volume {
             return Ok(redone);
         }
         for change in changes.iter().filter(|change| change.seq <= last) {
+            let node = change.op.node();
+            let before = state.content(node);
             let Ok(effects) = state.replica.apply_remote(peer, change) else { continue };
             let consequences = state.replica.take_consequences();
-            if let Some(content) = change.op.content() {
-                redone
-                    .contents
-                    .entry(change.op.node())
-                    .or_default()
-                    .push((content, change.version));
-            }
+            let after = change.op.content().map(|content| (content, change.version));
+            let stood = before.or_else(|| state.content(node));
+            redone.contents.entry(node).or_default().extend(stood.into_iter().chain(after));
+            let mut doing = Doing::change(peer, change.seq);
             for effect in effects.into_iter().chain(consequences) {
-                match self.redo_effect(&mut state, &effect, change.seq == last) {
+                let is_due = change.seq == last && self.is_undone(&effect, doing, begun);
+                match self.redo_effect(&mut state, &effect, is_due.then_some(&mut doing)) {
                     // What the state does not know yet moved the place away.
                     Err(error) if leads_elsewhere(&error) => {
                         if let Effect::Made { node, .. } = effect {
@@ -130,20 +186,21 @@ impl Volume {
                     }
                     done => done?,
                 }
+                doing.advance();
             }
         }
         tracing::debug!(?peer, ?last, "changes that were begun are made up for");
         Ok(redone)
     }
 
-    fn progress_made(&self) -> io::Result<Option<(Slot, Sequence)>> {
+    fn progress_made(&self) -> io::Result<Option<Doing>> {
         let file = match self.disk.temp_open(PROGRESS) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
         let mut bytes = [0; PROGRESS_BYTES];
         let read = file.read_at(&mut bytes, 0)?;
-        let progress = decode(&bytes[..read]);
+        let progress = Doing::decode(&bytes[..read]);
         if progress.is_none() {
             tracing::warn!(read, "how far a batch got is damaged: it is applied anew");
         }
@@ -162,23 +219,57 @@ impl Volume {
         }
     }
 
-    fn redo_effect(&self, state: &mut State, effect: &Effect, last: bool) -> io::Result<()> {
+    /// Whether `effect`, which `doing` has come to, was not done when the process ended, as far as
+    /// `begun` got. What is not clear is done again, where that changes nothing.
+    fn is_undone(&self, effect: &Effect, doing: Doing, begun: Doing) -> bool {
+        match (doing.effects.cmp(&begun.effects), effect) {
+            // The scan looks what stands there.
+            (_, Effect::Wanted { .. }) | (Ordering::Less, _) => false,
+            (_, Effect::Made { path, .. }) => {
+                // What was made may not be dressed yet; what is not empty was changed since.
+                self.disk
+                    .stat(path)
+                    .map_or(true, |stat| stat.file_type != FileType::File || stat.size_bytes == 0)
+            }
+            (Ordering::Greater, _) => true,
+            (Ordering::Equal, _) => {
+                let left = leaving(effect).and_then(|path| self.inode_at(path)).unwrap_or(0);
+                begun.inode == 0 || begun.inode == left
+            }
+        }
+    }
+
+    /// Takes in `effect`; carries it out too, as `undone`, if it was not.
+    fn redo_effect(
+        &self,
+        state: &mut State,
+        effect: &Effect,
+        undone: Option<&mut Doing>,
+    ) -> io::Result<()> {
         if let Effect::Removed { node, .. } | Effect::Moved { replaced: Some(node), .. } = effect {
             self.after_unlink(state, *node);
         }
         if let Effect::Made { node, .. } | Effect::Wanted { node } = effect {
             state.want(*node);
         }
-        let stands = |path| self.disk.stat(path).is_ok();
+        let Some(doing) = undone else { return Ok(()) };
+        self.note_effect(doing, effect)?;
         match effect {
-            // Whether the last was done cannot be told for all kinds: the scan looks.
-            Effect::Swapped { .. } | Effect::Wanted { .. } => Ok(()),
-            Effect::Made { path, .. } if stands(path) => Ok(()),
-            Effect::Moved { from_path, .. } if !stands(from_path) => Ok(()),
-            Effect::Removed { path, .. } if !stands(path) => Ok(()),
-            _ if last => self.carry_out(state, effect),
-            _ => Ok(()),
+            Effect::Made { node, path, .. } if self.inode_at(path).is_some() => {
+                self.dress_again(state, *node, path)
+            }
+            _ => self.carry_out(state, effect),
         }
+    }
+}
+
+/// Where what `effect` moves or removes stands before.
+fn leaving(effect: &Effect) -> Option<&Path> {
+    match effect {
+        Effect::Moved { from_path, .. } => Some(from_path),
+        Effect::Swapped { a_path, .. } => Some(a_path),
+        Effect::Removed { path, .. } => Some(path),
+        _ => None,
     }
 }
 
@@ -190,6 +281,11 @@ fn leads_elsewhere(error: &io::Error) -> bool {
 }
 
 impl State {
+    fn content(&self, node: NodeId) -> Option<(ContentRef, Version)> {
+        let file = self.replica.tree.node(node)?.file()?;
+        Some((file.content, file.version))
+    }
+
     /// Below stands, as the bytes of `node`, a content that somebody else wrote: the one that is
     /// awaited, or one that came before it. False if it is none of them.
     pub(crate) fn take_found(&mut self, node: NodeId, found: ContentRef, redone: &Redone) -> bool {
@@ -202,8 +298,8 @@ impl State {
             self.wanted.remove(&node);
             return true;
         }
-        let earlier = redone.contents.get(&node).into_iter().flatten().find(|(c, _)| *c == found);
-        let Some((content, version)) = earlier.copied() else { return false };
+        let earlier = redone.contents_of(node).find(|(c, _)| *c == found);
+        let Some((content, version)) = earlier else { return false };
         let coming =
             lockstep_core::tree::Incoming { content: wanted, version: awaited, times, perm };
         file.incoming.get_or_insert(coming);

@@ -9,7 +9,7 @@ use lockstep_core::tree::{Node, NodeBody};
 use lockstep_core::{Effect, Kind, NodeId, Place};
 use lockstep_disk::{DiskFile, RenameMode, XattrFlags};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 impl Volume {
@@ -74,11 +74,14 @@ impl Volume {
                 }
                 Ok(())
             }
-            Effect::Perm { node } => present(state, *node)
+            Effect::Perm { node } => self
+                .present(state, *node)
                 .map_or(Ok(()), |(path, stands)| self.dress_perm(&path, stands)),
-            Effect::Times { node } => present(state, *node)
+            Effect::Times { node } => self
+                .present(state, *node)
                 .map_or(Ok(()), |(path, stands)| self.dress_times(&path, stands)),
-            Effect::Xattr { node, name } => present(state, *node)
+            Effect::Xattr { node, name } => self
+                .present(state, *node)
                 .map_or(Ok(()), |(path, stands)| self.dress_xattr(&path, stands, name)),
             Effect::Wanted { node } => {
                 let file = state.replica.tree.node(*node).and_then(|n| n.file());
@@ -171,6 +174,15 @@ impl Volume {
         Ok(())
     }
 
+    /// What was made for `node` stands at `path`, perhaps without its attributes.
+    pub(crate) fn dress_again(&self, state: &State, node: NodeId, path: &Path) -> io::Result<()> {
+        let stands = state.replica.tree.node(node);
+        let stands = stands.filter(|n| n.file().is_none_or(|file| file.resident));
+        let is_alike =
+            |n: &&Node| self.disk.stat(path).is_ok_and(|s| s.file_type.kind() == n.kind());
+        stands.filter(is_alike).map_or(Ok(()), |stands| self.dress_made(path, stands))
+    }
+
     fn dress_made(&self, path: &Path, stands: &Node) -> io::Result<()> {
         self.dress_perm(path, stands)?;
         self.dress_times(path, stands)?;
@@ -205,6 +217,22 @@ impl Volume {
         }
     }
 
+    /// The path and the node, if its own inode stands below. Where a placeholder stands whose content
+    /// is empty by now, that is to come: dressed, the placeholder would be a file full of zeros.
+    fn present<'s>(&self, state: &'s State, node: NodeId) -> Option<(PathBuf, &'s Node)> {
+        let stands = state.replica.tree.node(node)?;
+        let path = state.replica.tree.path(node)?;
+        match stands.file() {
+            Some(file) if !file.resident => None,
+            Some(_)
+                if stands.size_bytes() == 0 && self.disk.is_placeholder(&path).unwrap_or(false) =>
+            {
+                None
+            }
+            _ => Some((path, stands)),
+        }
+    }
+
     /// A file that was shown empty and now has absent content stands below as a placeholder; one
     /// that is empty now no longer does.
     fn size_placeholder(&self, state: &State, node: NodeId) -> io::Result<()> {
@@ -222,16 +250,7 @@ impl Volume {
     }
 }
 
-/// The path and the node, if its own inode stands below.
-fn present(state: &State, node: NodeId) -> Option<(std::path::PathBuf, &Node)> {
-    let stands = state.replica.tree.node(node)?;
-    if stands.file().is_some_and(|file| !file.resident) {
-        return None;
-    }
-    Some((state.replica.tree.path(node)?, stands))
-}
-
-fn ignore(result: io::Result<()>, kinds: &[io::ErrorKind]) -> io::Result<()> {
+pub(crate) fn ignore(result: io::Result<()>, kinds: &[io::ErrorKind]) -> io::Result<()> {
     match result {
         Err(error) if kinds.contains(&error.kind()) => {
             tracing::debug!(%error, "the backing tree already differed");

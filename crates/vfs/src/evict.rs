@@ -5,14 +5,13 @@
 //! whether it keeps the bytes, and from before it asks until it is done it answers that very
 //! question with no.
 
+use crate::carry_out::ignore;
 use crate::install::names_below;
 use crate::residency::Mark;
 use crate::volume::{State, Volume};
 use lockstep_core::tree::Node;
 use lockstep_core::{ContentRef, NodeId};
-use lockstep_disk::RenameMode;
 use std::io;
-use std::path::Path;
 
 /// Why the bytes of a file stay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -152,11 +151,11 @@ impl Volume {
         if stands.size_bytes() > 0 || !self.disk.is_placeholder(first)? {
             return Ok(());
         }
-        let mut beside = first.as_os_str().to_owned();
-        beside.push(".lockstep-link");
-        let empty = self.disk.create(Path::new(&beside), stands.perm.mode.into())?;
+        let temp = format!("empty-{:016x}", node.0);
+        ignore(self.disk.temp_remove(&temp), &[io::ErrorKind::NotFound])?;
+        let empty = self.disk.temp_create(&temp)?;
         self.dress(&*empty, stands.perm, stands.times)?;
-        self.disk.rename(Path::new(&beside), first, RenameMode::Replace)?;
+        self.disk.temp_install(&temp, first)?;
         stands.xattrs.keys().try_for_each(|name| self.dress_xattr(first, stands, name))?;
         self.reopen(node, Some(empty));
         self.name_alike(first, others)

@@ -1,8 +1,9 @@
 //! Everything that this crate decodes: what the state database holds, names of private files, marks
 //! of conflicts, files of git. `fuzz/` and the test below run all of it over altered bytes.
 
+use crate::begun::Doing;
 use crate::commit::Below;
-use crate::{begun, conflicts, residency, serve, trash};
+use crate::{conflicts, residency, serve, trash};
 use lockstep_core::change::Body;
 use lockstep_core::tree::NodeRow;
 use lockstep_core::{
@@ -32,9 +33,9 @@ pub fn decoders() -> Vec<Decoder> {
             postcard::from_bytes::<Change>(b).is_ok()
         }),
         ("residency", vec![vec![0], vec![1]], residency::is_mark),
-        ("batch begun", vec![begun::encode(Slot(2), Sequence(9)).to_vec()], |b| {
-            begun::decode(b).is_some_and(|(slot, seq)| {
-                assert_eq!(begun::encode(slot, seq), *b, "nothing else is taken for it");
+        ("batch begun", vec![Doing::change(Slot(2), Sequence(9)).encode().to_vec()], |b| {
+            Doing::decode(b).is_some_and(|doing| {
+                assert_eq!(doing.encode(), *b, "nothing else is taken for it");
                 true
             })
         }),

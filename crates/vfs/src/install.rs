@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How long an open waits for new content that is just taking its place.
 const REPLACE_WAIT: Duration = Duration::from_secs(1);
+/// What ends a further name of a file until it is moved over one.
+pub(crate) const BESIDE: &str = ".lockstep-link";
 
 impl Volume {
     /// Queues everything that is wanted, as at start or after a reconnect.
@@ -304,7 +306,7 @@ impl Volume {
         for other in others {
             // Linked beside and moved over: no instant without the name, whatever happens.
             let mut beside = other.as_os_str().to_owned();
-            beside.push(".lockstep-link");
+            beside.push(BESIDE);
             let beside = Path::new(&beside);
             self.disk.link(first, beside)?;
             self.disk.rename(beside, other, RenameMode::Replace)?;

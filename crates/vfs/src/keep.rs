@@ -11,9 +11,10 @@ use crate::volume::{State, Volume};
 use lockstep_core::planted::{self, Bug};
 use lockstep_core::tree::Node;
 use lockstep_core::{ContentRef, Manifest, NodeId, limits};
-use lockstep_disk::{DiskFile, Holding, describe};
+use lockstep_disk::{BackingStat, DiskFile, Holding, describe};
+use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -105,6 +106,30 @@ impl Volume {
             .partition::<Vec<_>, _>(|(removed, name)| *removed <= settled && !wanted(name));
         state.kept = kept;
         dropped.into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// A file was to be kept and a crash came before its name went: what is kept is what stands, and
+    /// would change with it. `files` stand below and have further names.
+    pub(crate) fn drop_aliases(
+        &self,
+        state: &mut State,
+        files: &BTreeMap<u64, Vec<(PathBuf, BackingStat)>>,
+    ) -> io::Result<()> {
+        let has_more = |names: &Vec<(PathBuf, BackingStat)>| {
+            names.first().is_some_and(|(_, stat)| u64::from(stat.nlink) > names.len() as u64)
+        };
+        if !files.values().any(has_more) {
+            return Ok(());
+        }
+        for name in self.disk.keep_list()? {
+            let ino = self.disk.keep_open(&name).and_then(|file| file.stat()).map(|stat| stat.ino);
+            if ino.is_ok_and(|ino| files.contains_key(&ino)) {
+                self.disk.keep_remove(&name)?;
+                state.kept.retain(|(_, kept)| *kept != name);
+                state.trash.forget(&name);
+            }
+        }
+        Ok(())
     }
 
     /// The content of `node` that is here and that a peer may yet want.

@@ -1,7 +1,7 @@
 //! Comparing the backing tree with the state: what was put there, changed or removed while the
 //! volume was not open comes in as local changes.
 
-mod linked;
+mod links;
 mod lost;
 mod moved;
 
@@ -10,6 +10,7 @@ use crate::commit::Below;
 use crate::doubt::Doubt;
 use crate::serve::holding_of;
 use crate::volume::{Origin, State, Volume};
+use links::Links;
 use lockstep_core::change::Body;
 use lockstep_core::tree::{Node, NodeBody};
 use lockstep_core::{EntryName, Kind, Manifest, NodeId, Op, Perm, Replica, Times, Version};
@@ -33,8 +34,7 @@ pub(crate) fn wanted(replica: &Replica) -> BTreeSet<NodeId> {
 struct Scan<'a> {
     volume: &'a Volume,
     origin: Origin,
-    /// Files with several names, by inode number: the node of the first name found.
-    linked: HashMap<u64, NodeId>,
+    links: Links,
     moved: Moved,
     /// Nodes found where they stand.
     placed: HashSet<NodeId>,
@@ -46,8 +46,6 @@ struct Scan<'a> {
     doubt: Doubt,
     /// What was written down of the backing tree.
     below: HashMap<NodeId, Below>,
-    /// The nodes that had these inode numbers.
-    owners: HashMap<u64, NodeId>,
     /// Nodes whose names a power cut took.
     lost: Vec<NodeId>,
 }
@@ -61,25 +59,27 @@ impl Volume {
         self.clear_temps()?;
         let mut state = self.write_state();
         let kept = self.disk.keep_list()?;
-
         let for_peers = |name: &String| !name.starts_with(crate::trash::KEPT_PREFIX);
         let now = state.replica.lamport();
         state.kept.extend(kept.into_iter().filter(for_peers).map(|name| (now, name)));
-        // A name that waits for another to go would be given away by a move.
-        let inodes = match state.replica.tree.has_shadows() {
+        let inodes = below.iter().filter(|(_, below)| below.inode != 0);
+        let inodes: HashMap<NodeId, u64> =
+            inodes.map(|(node, below)| (*node, below.inode)).collect();
+        // A directory that waits for its place would be given it by a move.
+        let followed = match state.replica.tree.has_displaced() {
             true => HashMap::new(),
-            false => below.iter().map(|(node, below)| (*node, below.inode)).collect(),
+            false => inodes.clone(),
         };
+        let mut moved = Moved::look(&*self.disk, followed)?;
         let mut scan = Scan {
             volume: self,
             origin,
-            linked: HashMap::new(),
-            moved: Moved::look(&*self.disk, inodes)?,
+            links: self.settle_links(&mut state, &mut moved, &inodes, &redone)?,
+            moved,
             placed: HashSet::new(),
             vanished: Vec::new(),
             redone,
             doubt,
-            owners: below.iter().map(|(node, below)| (below.inode, *node)).collect(),
             below,
             lost: Vec::new(),
         };
@@ -120,8 +120,22 @@ impl Scan<'_> {
         dirs: &mut Vec<NodeId>,
     ) -> io::Result<()> {
         self.has_followed(state);
-        let Some(mut path) = state.replica.tree.path(dir) else { return Ok(()) };
-        let mut below = self.moved.listing(&*self.volume.disk, &path)?;
+        loop {
+            let Some(path) = state.replica.tree.path(dir) else { return Ok(()) };
+            let below = self.moved.listing(&*self.volume.disk, &path)?;
+            self.missing_names(state, dir, &below);
+            if self.has_followed(state) {
+                continue;
+            }
+            if let Some(found) = self.entries_below(state, dir, &path, &below)? {
+                dirs.extend(found);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Names that the state knows in `dir` and that are not below: gone, or moved.
+    fn missing_names(&mut self, state: &mut State, dir: NodeId, below: &Listing) {
         for (name, node) in entries(state, dir) {
             if below.contains_key(name.as_bytes()) || self.redone.unmade.contains(&node) {
                 continue;
@@ -131,19 +145,6 @@ impl Scan<'_> {
                 true => self.vanished.push(node),
                 false => self.missing(state, dir, &name, node),
             }
-        }
-        let mut outdated = self.has_followed(state);
-        loop {
-            if outdated {
-                let Some(now) = state.replica.tree.path(dir) else { return Ok(()) };
-                below = self.moved.listing(&*self.volume.disk, &now)?;
-                path = now;
-            }
-            if let Some(found) = self.entries_below(state, dir, &path, &below)? {
-                dirs.extend(found);
-                return Ok(());
-            }
-            outdated = true;
         }
     }
 
@@ -175,10 +176,10 @@ impl Scan<'_> {
             let Ok(entry) = EntryName::new(name) else { continue };
             let mut node = self.settle_name(state, dir, &entry, &at, stat);
             if let Some(other) = node
-                && self.is_of_another(state, other, &at, stat)?
+                && self.links.is_of_another(other, stat)
             {
                 if self.outlived(other, stat) {
-                    self.take_away(state, other, &at)?;
+                    self.volume.take_away(state, other, &at)?;
                     self.missing(state, dir, &entry, other);
                     continue;
                 }
@@ -202,8 +203,11 @@ impl Scan<'_> {
 
     /// A name the state knows is not below any more.
     fn gone(&self, state: &mut State, parent: NodeId, shown: &EntryName, node: NodeId) {
-        for (name, child) in entries(state, node) {
-            self.gone(state, node, &name, child);
+        for (_, child) in entries(state, node) {
+            // A name that is freed goes to who waited for it: one asks for each when its turn comes.
+            if let Some(name) = name_in(state, node, child) {
+                self.gone(state, node, &name, child);
+            }
         }
         let Some((_, name)) = state.replica.own_name(parent, shown.as_bytes()) else { return };
         let seen = state.replica.seen(node);
@@ -224,7 +228,7 @@ impl Scan<'_> {
         let Some(stands) = state.replica.tree.node(node) else { return Ok(None) };
         if let NodeBody::File(file) = &stands.body {
             if self.volume.disk.is_placeholder(path)? {
-                self.placeholder_found(state, node, path)?;
+                self.placeholder_found(state, node)?;
                 return Ok(Some(node));
             }
             let settled = file.resident
@@ -234,9 +238,6 @@ impl Scan<'_> {
                 && stands.times.mtime == stat.mtime;
             if !settled && self.content_changed(state, node, path, stat)? == Found::Torn {
                 return Ok(Some(node));
-            }
-            if stat.nlink > 1 {
-                self.linked.insert(stat.ino, node);
             }
         }
         let stands = state.replica.tree.node(node).map(|n| &n.body);
@@ -252,7 +253,7 @@ impl Scan<'_> {
             }
         }
         if self.outlived(node, stat) {
-            self.volume.dress_again(state, node, path, stat)?;
+            self.volume.dress_as_known(state, node, path, stat)?;
             return Ok(Some(node));
         }
         self.perm_changed(state, node, stat);
@@ -262,20 +263,17 @@ impl Scan<'_> {
 
     /// A placeholder is never anybody's bytes, whatever the state says stands here: a crash came
     /// between the two. The content is fetched; a file that was empty is empty again.
-    fn placeholder_found(&self, state: &mut State, node: NodeId, path: &Path) -> io::Result<()> {
+    fn placeholder_found(&self, state: &mut State, node: NodeId) -> io::Result<()> {
         if matches!(self.doubt, Doubt::Since(_)) {
             state.lose_bytes(node);
         }
+        state.announce.forget(node);
         let Some(stands) = state.replica.tree.node_mut(node) else { return Ok(()) };
-        let mode = self.volume.backing_mode(stands.perm, Kind::File);
         stands.forget_writes();
         let Some(file) = stands.file_mut() else { return Ok(()) };
         file.live_size_bytes = file.content.size_bytes;
         file.resident = file.content.size_bytes == 0;
-        if file.resident {
-            self.volume.disk.unlink(path)?;
-            self.volume.disk.create(path, mode)?;
-        }
+        self.volume.empty_placeholder(state, node)?;
         state.want(node);
         Ok(())
     }
@@ -341,6 +339,8 @@ impl Scan<'_> {
         {
             return Ok(Found::Whole);
         }
+        // What a change set aside is announced here.
+        state.announce.forget(node);
         let Some(stands) = state.replica.tree.node_mut(node) else { return Ok(Found::Whole) };
         let perm = stands.perm;
         let times = Times { atime: stands.times.atime, mtime: stat.mtime, ctime: stat.ctime };
@@ -389,7 +389,7 @@ impl Scan<'_> {
             self.volume.disk.unlink(path)?;
             return Ok(None);
         }
-        if let Some(node) = self.linked.get(&stat.ino).copied() {
+        if let Some(node) = self.links.node(stat.ino) {
             self.enter(state, Op::Link { node, parent, name, at: stat.ctime });
             return Ok(Some(node));
         }
@@ -407,7 +407,7 @@ impl Scan<'_> {
             self.volume.hold(node, content, &manifest);
         }
         if stat.nlink > 1 && body.kind() == Kind::File {
-            self.linked.insert(stat.ino, node);
+            self.links.found(stat.ino, node);
         }
         let perm = Perm { mode: stat.mode as u16, uid: stat.uid, gid: stat.gid };
         let times = Times { atime: stat.atime, mtime: stat.mtime, ctime: stat.ctime };
@@ -472,6 +472,12 @@ enum Found {
 fn entries(state: &State, dir: NodeId) -> Vec<(EntryName, NodeId)> {
     let dir = state.replica.tree.node(dir).and_then(Node::dir);
     dir.map_or(Vec::new(), |d| d.after(0).map(|(_, name, id)| (name.clone(), id)).collect())
+}
+
+/// The name under which `child` is shown in `dir` now.
+fn name_in(state: &State, dir: NodeId, child: NodeId) -> Option<EntryName> {
+    let links = &state.replica.tree.node(child)?.links;
+    links.iter().find(|link| link.parent == dir).map(|link| link.shown.clone())
 }
 
 /// Taking in what was already there does not move the directory's times.

@@ -4,6 +4,7 @@
 
 use crate::conflicts::{Aside, Unmarked};
 use crate::errno::{Errno, Result};
+use crate::install::names_below;
 use crate::volume::{State, Volume};
 use lockstep_core::change::RenameTarget;
 use lockstep_core::tree::InRepository;
@@ -176,6 +177,9 @@ impl Volume {
             let target = tree.path(winner).ok_or(Errno::Stale)?;
             self.keep_lender(state, loser, &path)?;
             self.disk.rename(&path, &target, RenameMode::Replace)?;
+            let mut others = names_below(state, winner);
+            others.retain(|other| *other != target);
+            self.name_alike(&target, &others)?;
             let shown = self.disk.open(&target)?;
             self.dress(&*shown, perm, times)?;
             self.reopen(winner, Some(shown));

@@ -203,6 +203,13 @@ impl Trash {
         Some(entry)
     }
 
+    /// The kept file `name` is none of the trash.
+    pub(crate) fn forget(&mut self, name: &str) {
+        let ids = self.entries.iter().filter(|(_, entry)| entry.kept == name);
+        let ids: Vec<u64> = ids.map(|(id, _)| *id).collect();
+        ids.into_iter().for_each(|id| drop(self.remove(id)));
+    }
+
     /// Names among the kept files of the versions of `node` that have `size_bytes`, newest first.
     pub(crate) fn versions(&self, node: NodeId, size_bytes: u64) -> Vec<String> {
         let versions = self.of_node.get(&node).into_iter().flatten().rev();

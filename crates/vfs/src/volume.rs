@@ -137,6 +137,8 @@ pub(crate) struct State {
     pub replaced: VecDeque<(Duration, NodeId, Arc<dyn DiskFile>)>,
     /// Effects of applied changes that the disk has refused so far, in order.
     pub effects: std::collections::VecDeque<lockstep_core::Effect>,
+    /// The change of a peer that they are of, unless they follow from one made here.
+    pub doing: Option<crate::begun::Doing>,
     /// Removed files whose bytes a peer may still ask for, by the Lamport time of the removal.
     pub kept: Vec<(u64, String)>,
     /// Copies of what concurrent edits overruled, to be marked as conflicts.
@@ -193,6 +195,7 @@ impl Volume {
             pending_since_ms: None,
             replaced: VecDeque::new(),
             effects: Default::default(),
+            doing: None,
             kept: Vec::new(),
             unmarked: Vec::new(),
             hidden: Vec::new(),

@@ -211,9 +211,14 @@ impl Tree {
         Some(self.path(parent)?.join(OsStr::from_bytes(name)))
     }
 
-    /// Whether any name is shown under another, or any directory elsewhere than its place.
-    pub fn has_shadows(&self) -> bool {
-        !self.shadows.is_empty() || !self.displaced.is_empty()
+    /// Whether any directory is shown elsewhere than in its place.
+    pub fn has_displaced(&self) -> bool {
+        !self.displaced.is_empty()
+    }
+
+    /// Whether a node waits for another to give up the name `name` in `dir`.
+    pub fn is_awaited(&self, dir: NodeId, name: &EntryName) -> bool {
+        self.shadows.contains_key(&Place { dir, name: name.clone() })
     }
 
     /// All nodes, in no particular order.

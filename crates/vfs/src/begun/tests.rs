@@ -83,7 +83,7 @@ fn ends_after(done: usize, begun: bool) {
     volume.note_batch(PEER, rest).unwrap();
     volume.apply_unwritten(PEER, &rest[..done], &mut Vec::new()).unwrap();
     if let Some(next) = rest.get(done).filter(|_| begun) {
-        volume.note_begun(PEER, next.change.seq).unwrap();
+        volume.note_begun(super::Doing::change(PEER, next.change.seq)).unwrap();
     }
     drop(volume);
 

@@ -4,6 +4,7 @@
 
 use super::Scan;
 use crate::install::names_below;
+use crate::trash::TrashReason;
 use crate::volume::{State, Volume};
 use lockstep_core::{EntryName, NodeId};
 use lockstep_disk::{BackingStat, FileType};
@@ -20,8 +21,11 @@ impl Scan<'_> {
         shown: &EntryName,
         node: NodeId,
     ) {
-        for (name, child) in super::entries(state, node) {
-            self.missing(state, node, &name, child);
+        for (_, child) in super::entries(state, node) {
+            // A name that is freed goes to who waited for it: one asks for each when its turn comes.
+            if let Some(name) = super::name_in(state, node, child) {
+                self.missing(state, node, &name, child);
+            }
         }
         let holds_lost = !super::entries(state, node).is_empty();
         match holds_lost || self.may_be_lost(node) {
@@ -48,8 +52,16 @@ impl Volume {
         self.empty_placeholder(state, node)
     }
 
+    /// The file at `path` lost that name to `node` before the power was cut.
+    pub(super) fn take_away(&self, state: &mut State, node: NodeId, path: &Path) -> io::Result<()> {
+        match self.disk.stat(path)?.nlink > 1 || self.disk.is_placeholder(path)? {
+            true => self.disk.unlink(path),
+            false => self.discard_below(state, node, path, TrashReason::Replaced),
+        }
+    }
+
     /// Sets below the attributes that the state names.
-    pub(super) fn dress_again(
+    pub(super) fn dress_as_known(
         &self,
         state: &State,
         node: NodeId,

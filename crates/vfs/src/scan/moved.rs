@@ -2,6 +2,7 @@
 //! number that each node had below when its row was written down.
 
 use super::Scan;
+use super::links::Files;
 use crate::volume::State;
 use lockstep_core::change::RenameTarget;
 use lockstep_core::tree::{Node, NodeBody};
@@ -64,6 +65,27 @@ impl Moved {
         }
     }
 
+    /// Files that have further names, here or in the private directory.
+    pub(super) fn files_with_names(&self) -> Files {
+        let mut files = Files::new();
+        for (dir, listing) in &self.listings {
+            let named = |(_, stat): &(&Vec<u8>, &BackingStat)| {
+                stat.file_type == lockstep_disk::FileType::File && stat.nlink > 1
+            };
+            for (name, stat) in listing.iter().filter(named) {
+                let path = dir.join(OsStr::from_bytes(name));
+                files.entry(stat.ino).or_default().push((path, *stat));
+            }
+        }
+        files.values_mut().for_each(|names| names.sort_unstable_by(|a, b| a.0.cmp(&b.0)));
+        files
+    }
+
+    /// The inode numbers of the last run, to look again.
+    pub(super) fn take_inodes(&mut self) -> HashMap<NodeId, u64> {
+        std::mem::take(&mut self.inodes)
+    }
+
     /// What was found in directories may not be there any more.
     pub(super) fn forget_listings(&mut self) {
         self.listings.clear();
@@ -90,13 +112,25 @@ impl Moved {
 
 /// Whether what has the inode number of `node` is it, and not a new file that got the number again.
 fn is_same(state: &State, disk: &dyn Disk, node: NodeId, path: &Path, stat: &BackingStat) -> bool {
-    let stands = state.replica.tree.node(node);
-    let Some(stands) = stands.filter(|n| n.links.len() == 1 && node != NodeId::ROOT) else {
-        return false;
-    };
-    if stat.file_type.kind() != stands.kind() {
+    let tree = &state.replica.tree;
+    let Some(stands) = tree.node(node).filter(|_| node != NodeId::ROOT) else { return false };
+    let [link] = &stands.links[..] else { return false };
+    // A name that another waits for would be given away by a move.
+    if link.shown != link.name || tree.is_awaited(link.parent, &link.name) {
         return false;
     }
+    stat.file_type.kind() == stands.kind() && is_unchanged(state, disk, node, path, stat)
+}
+
+/// Whether what stands at `path`, of the kind of `node`, is as the state says.
+pub(super) fn is_unchanged(
+    state: &State,
+    disk: &dyn Disk,
+    node: NodeId,
+    path: &Path,
+    stat: &BackingStat,
+) -> bool {
+    let Some(stands) = state.replica.tree.node(node) else { return false };
     match &stands.body {
         NodeBody::File(file) if file.resident => {
             let same =
@@ -126,7 +160,8 @@ impl Scan<'_> {
         if here.is_some() && here == standing {
             return here;
         }
-        if let Some(node) = here.filter(|node| !self.placed.contains(node)) {
+        let here = here.filter(|node| !self.placed.contains(node));
+        if let Some(node) = here.filter(|_| !state.replica.tree.is_awaited(dir, name)) {
             self.take_in_move(state, node, dir, name, standing);
             return Some(node);
         }
@@ -202,6 +237,7 @@ impl Scan<'_> {
         let (from, to) = ((dir, own), (dir, aside));
         let at = self.volume.now();
         state.replica.local(Op::Rename { node, from, to, target: RenameTarget::Free, at });
+        self.placed.remove(&node);
         self.vanished.push(node);
     }
 

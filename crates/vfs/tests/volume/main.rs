@@ -1,6 +1,7 @@
 //! One volume over a real directory, told of changes as a peer would send them.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod linked;
 mod making;
 mod outbox;
 mod placeholders;
