@@ -32,7 +32,7 @@ macro_rules! planted {
 planted! { run_volumes, VolumePlan:
     acknowledge_unsynced: AckUnsynced, POWER, 300;
     fsync_nothing: FsyncNothing, POWER, 300;
-    skip_the_note_of_a_batch: SkipBegun, KILLS, 300;
+    skip_the_note_of_a_batch: SkipBegun, ONE_WORKS_KILLS, 300;
     drop_a_fetch: DropFetch, IN_FLIGHT, 300;
     announce_by_size: AnnounceBySize, IN_FLIGHT, 300;
     keep_nothing: KeepNothing, IN_FLIGHT, 300;

@@ -2,6 +2,7 @@
 
 use super::calls::{NAMES, content};
 use super::host::Host;
+use super::image::{KEPT, TEMP};
 use super::ledger::Ledger;
 use crate::rng::Rng;
 use lockstep_disk::{BackingStat, Disk, DiskFile, FileType, RenameMode};
@@ -45,6 +46,13 @@ fn standing(host: &Host, path: &Path) -> io::Result<BackingStat> {
     }
 }
 
+/// How many names people see of a file; what is kept of it has names of its own.
+fn names(host: &Host, ino: u64) -> usize {
+    let core = host.disk.core();
+    let shown = core.live.0.iter().filter(|(dir, _)| !matches!(**dir, TEMP | KEPT));
+    shown.flat_map(|(_, dir)| dir.entries.values()).filter(|of| **of == ino).count()
+}
+
 fn write(
     host: &mut Host,
     ledger: &mut Ledger,
@@ -76,21 +84,22 @@ fn replace(host: &mut Host, ledger: &mut Ledger, from: &Path, to: &Path) -> io::
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         other => Some(other?),
     };
+    let names = target.map_or(0, |target| names(host, target.ino));
     let bytes = host.disk.bytes_at(to);
     host.disk.rename(from, to, RenameMode::Replace)?;
-    let goes = target.filter(|target| target.nlink == 1 && target.ino != moved.ino);
+    let goes = target.filter(|target| names == 1 && target.ino != moved.ino);
     if goes.is_some_and(|target| target.file_type == FileType::File) {
-        ledger.given_up(&bytes.unwrap_or_default());
+        ledger.removed_below(&bytes.unwrap_or_default());
     }
     Ok(())
 }
 
 fn remove(host: &mut Host, ledger: &mut Ledger, path: &Path) -> io::Result<()> {
     let stat = standing(host, path)?;
-    let bytes = host.disk.bytes_at(path);
+    let (bytes, names) = (host.disk.bytes_at(path), names(host, stat.ino));
     host.disk.unlink(path)?;
-    if stat.nlink == 1 && stat.file_type == FileType::File {
-        ledger.given_up(&bytes.unwrap_or_default());
+    if names == 1 && stat.file_type == FileType::File {
+        ledger.removed_below(&bytes.unwrap_or_default());
     }
     Ok(())
 }

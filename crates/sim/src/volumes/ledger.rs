@@ -1,7 +1,8 @@
 //! Who wrote what: every state a file's bytes ever had, and the versions that nobody gave up.
 
-use lockstep_core::NodeId;
-use std::collections::{BTreeMap, BTreeSet};
+use lockstep_core::{ContentRef, NodeId};
+use lockstep_disk::describe_bytes;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hasher};
 
 /// A content, by a hash of its bytes. Every content that is written is unlike all others.
@@ -32,6 +33,8 @@ pub struct Ledger {
     known: BTreeSet<ContentId>,
     /// Versions that must not be lost.
     pub alive: BTreeMap<ContentId, Version>,
+    /// What was removed below, with the last name of its file: nobody kept the bytes.
+    removed_below: HashSet<ContentRef>,
     /// What was made durable by `fsync`, by host.
     pub synced: BTreeSet<(usize, ContentId)>,
 }
@@ -63,6 +66,18 @@ impl Ledger {
     /// Somebody who saw these bytes replaced or removed them.
     pub fn given_up(&mut self, bytes: &[u8]) {
         self.alive.remove(&ContentId::of(bytes));
+    }
+
+    /// Somebody removed a file with these bytes below, where no daemon keeps them: whoever still
+    /// names the file may be left without.
+    pub fn removed_below(&mut self, bytes: &[u8]) {
+        self.given_up(bytes);
+        self.removed_below.insert(describe_bytes(bytes).content);
+    }
+
+    /// Whether nobody need have this content.
+    pub fn was_removed_below(&self, content: ContentRef) -> bool {
+        self.removed_below.contains(&content)
     }
 
     /// Somebody replaced or removed a file whose bytes were not there: whichever they were.

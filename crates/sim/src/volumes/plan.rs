@@ -33,6 +33,9 @@ impl VolumePlan {
     pub const APART: VolumePlan = VolumePlan { apart: true, ..VolumePlan::IN_FLIGHT };
     /// Two whose daemons are killed.
     pub const KILLS: VolumePlan = VolumePlan { kills: true, ..VolumePlan::IN_FLIGHT };
+    /// Two whose daemons are killed, of which one works: whatever the other says is wrong.
+    pub const ONE_WORKS_KILLS: VolumePlan =
+        VolumePlan { kills: true, one_works: true, ..VolumePlan::IN_FLIGHT };
     /// Two that lose power.
     pub const POWER: VolumePlan = VolumePlan { power_cuts: true, ..VolumePlan::IN_FLIGHT };
     /// Two whose disks are full for a while.
@@ -49,11 +52,12 @@ impl VolumePlan {
     };
 
     /// All of them, with their names.
-    pub const ALL: [(&'static str, VolumePlan); 8] = [
+    pub const ALL: [(&'static str, VolumePlan); 9] = [
         ("volumes in flight", VolumePlan::IN_FLIGHT),
         ("volumes one works", VolumePlan::ONE_WORKS),
         ("volumes apart", VolumePlan::APART),
         ("volumes kills", VolumePlan::KILLS),
+        ("volumes one works kills", VolumePlan::ONE_WORKS_KILLS),
         ("volumes power", VolumePlan::POWER),
         ("volumes full", VolumePlan::FULL),
         ("volumes three in flight", VolumePlan::THREE_IN_FLIGHT),

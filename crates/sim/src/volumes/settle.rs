@@ -5,12 +5,11 @@ use super::calls::{Calls, Torn, torn};
 use super::fetch;
 use super::host::{Host, slot};
 use super::ledger::ContentId;
-use super::plan::VolumePlan;
 use super::world::World;
 use crate::failure::{Check, FailureKind};
-use lockstep_core::{Kind, NodeId, Perm, Times};
+use lockstep_core::{Kind, NodeId, Perm, Sequence, Times};
 use lockstep_disk::Disk;
-use lockstep_vfs::{DirEntry, Fh, Result, Volume};
+use lockstep_vfs::{DirEntry, FetchJob, Fh, Result, Volume};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -115,9 +114,9 @@ fn keep_house(world: &mut World<'_>) -> bool {
         world.exchange().make_applied_durable(at);
         let Some(volume) = world.hosts[at].volume.clone() else { continue };
         busy |= volume.trim().is_err() || volume.tidy_trash().is_err();
+        let lost = without_bytes(world, at).len().min(volume.without_bytes().len()) as u64;
         let status = volume.status();
-        let absent = status.absent.saturating_sub(lost(&volume, world.plan).len() as u64);
-        busy |= absent + status.unannounced + status.unnumbered > 0;
+        busy |= status.absent > lost || status.unannounced + status.unnumbered > 0;
         for (peer, end) in &world.hosts[at].peers {
             let last = world.hosts[*peer].volume.as_ref().map(|peer| peer.last());
             busy |= !end.is_idle() || Some(volume.applied(slot(*peer))) < last;
@@ -126,17 +125,33 @@ fn keep_house(world: &mut World<'_>) -> bool {
     busy
 }
 
-/// Files of which power cuts took every version there was: a user is told of them, and reads fail.
-fn lost(volume: &Volume, plan: VolumePlan) -> BTreeSet<NodeId> {
-    let lost = volume.without_bytes().into_iter().filter(|_| plan.power_cuts);
-    lost.filter_map(|(path, _)| volume.node_at(&path)).collect()
+/// Files that wait for a content that nobody can give any more, for power cuts took every version
+/// there was, or the only bytes were removed below: `status` names them, and reads fail.
+fn without_bytes(world: &World<'_>, at: usize) -> BTreeSet<NodeId> {
+    let host = &world.hosts[at];
+    let Some(volume) = &host.volume else { return BTreeSet::new() };
+    if world.plan.power_cuts {
+        let lost = volume.without_bytes().into_iter();
+        return lost.filter_map(|(path, _)| volume.node_at(&path)).collect();
+    }
+    let lost = |(_, job): &&(Duration, FetchJob)| {
+        volume.is_wanted(job) && world.ledger.was_removed_below(job.content)
+    };
+    host.retries.iter().filter(lost).map(|(_, job)| job.node).collect()
 }
 
 fn check_equal(world: &mut World<'_>) -> Check {
     let mut views = Vec::new();
-    for host in &world.hosts {
+    let lacking: Vec<BTreeSet<NodeId>> =
+        (0..world.hosts.len()).map(|at| without_bytes(world, at)).collect();
+    for (at, host) in world.hosts.iter().enumerate() {
         let Some(volume) = &host.volume else { continue };
-        let view = shown(volume, world.plan).map_err(|errno| {
+        // What was removed below may still be shown by one; what cuts took, nobody has.
+        let unseen = match world.plan.power_cuts {
+            true => lacking[at].clone(),
+            false => lacking.iter().flatten().copied().collect(),
+        };
+        let view = shown(volume, &unseen).map_err(|errno| {
             (FailureKind::Broken, format!("host {} cannot be read: {errno}", host.number))
         })?;
         views.push(view);
@@ -159,9 +174,9 @@ fn difference(one: &BTreeMap<String, Seen>, two: &BTreeMap<String, Seen>) -> Vec
     [only('-', one, two), only('+', two, one)].concat()
 }
 
-/// Everything a program sees, by path.
-fn shown(volume: &Volume, plan: VolumePlan) -> Result<BTreeMap<String, Seen>> {
-    let (lost, mut shown) = (lost(volume, plan), BTreeMap::new());
+/// Everything a program sees, by path; but for the bytes of some files.
+fn shown(volume: &Volume, without_bytes: &BTreeSet<NodeId>) -> Result<BTreeMap<String, Seen>> {
+    let mut shown = BTreeMap::new();
     let mut dirs = vec![(NodeId::ROOT, String::new())];
     while let Some((dir, path)) = dirs.pop() {
         let mut entries = Vec::new();
@@ -173,7 +188,7 @@ fn shown(volume: &Volume, plan: VolumePlan) -> Result<BTreeMap<String, Seen>> {
         volume.read_dir(Fh(0), dir, 2, &mut emit)?;
         for (name, node) in entries {
             let path = format!("{path}/{name}");
-            let seen = look(volume, node, !lost.contains(&node))?;
+            let seen = look(volume, node, without_bytes.contains(&node))?;
             if seen.kind == Kind::Dir {
                 dirs.push((node, path.clone()));
             }
@@ -183,10 +198,10 @@ fn shown(volume: &Volume, plan: VolumePlan) -> Result<BTreeMap<String, Seen>> {
     Ok(shown)
 }
 
-fn look(volume: &Volume, node: NodeId, has_bytes: bool) -> Result<Seen> {
+fn look(volume: &Volume, node: NodeId, is_without_bytes: bool) -> Result<Seen> {
     let stat = volume.getattr(node)?;
     let bytes = match stat.kind {
-        Kind::File if has_bytes => {
+        Kind::File if !is_without_bytes => {
             let opened = volume.open(node, 0)?;
             let bytes = volume.read(opened.fh, 0, READ_MAX);
             volume.release(opened.fh);
@@ -199,7 +214,12 @@ fn look(volume: &Volume, node: NodeId, has_bytes: bool) -> Result<Seen> {
     let xattrs = names.into_iter().map(value).collect::<Result<_>>()?;
     let begins = String::from_utf8_lossy(&bytes[..bytes.len().min(32)]).into_owned();
     let content = (bytes.len(), ContentId::of(&bytes), begins);
-    let (kind, perm, nlink, times) = (stat.kind, stat.perm, stat.nlink, stat.times);
+    let (kind, nlink) = (stat.kind, stat.nlink);
+    // An older version that is shown meanwhile has its own.
+    let (perm, times) = match is_without_bytes {
+        true => (Perm::default(), Times::default()),
+        false => (stat.perm, stat.times),
+    };
     Ok(Seen { node, kind, perm, nlink, times, content, xattrs })
 }
 
@@ -231,9 +251,11 @@ fn check_versions(world: &World<'_>) -> Check {
 }
 
 fn check_leftovers(world: &World<'_>) -> Check {
-    let lacks = |host: &Host| host.volume.as_ref().is_some_and(|v| !lost(v, world.plan).is_empty());
-    // Who lacks something may still ask for what is kept.
-    for host in world.hosts.iter().filter(|_| !world.hosts.iter().any(lacks)) {
+    // What is kept stays while somebody lacks a content.
+    if (0..world.hosts.len()).any(|at| !without_bytes(world, at).is_empty()) {
+        return Ok(());
+    }
+    for host in &world.hosts {
         let kept = host.disk.keep_list().unwrap_or_default();
         let mut left = host.disk.temp_list().unwrap_or_default();
         // How far the last batch got.
@@ -244,11 +266,25 @@ fn check_leftovers(world: &World<'_>) -> Check {
             return Err((FailureKind::Unbounded, what));
         }
     }
-    if !world.plan.one_works {
-        return Ok(());
+    match world.plan.one_works {
+        true => check_silence(world),
+        false => Ok(()),
     }
-    for volume in world.hosts.iter().filter_map(|host| host.volume.as_ref()) {
-        let names = shown(volume, world.plan).unwrap_or_default().into_keys();
+}
+
+/// Where one host works, the others change nothing and disagree with nothing.
+fn check_silence(world: &World<'_>) -> Check {
+    for host in &world.hosts[1..] {
+        let Some(volume) = &host.volume else { continue };
+        if volume.last() > Sequence(0) {
+            let said = volume.log_after(Sequence(0), 3);
+            let what = format!("nobody works on host {}, which says {said:?}", host.number);
+            return Err((FailureKind::Wrong, what));
+        }
+    }
+    for (at, host) in world.hosts.iter().enumerate() {
+        let Some(volume) = &host.volume else { continue };
+        let names = shown(volume, &without_bytes(world, at)).unwrap_or_default().into_keys();
         let odd: Vec<String> = names.filter(|name| name.contains(" (")).collect();
         if !odd.is_empty() {
             return Err((FailureKind::Wrong, format!("nobody disagreed, but there are {odd:?}")));

@@ -2,7 +2,7 @@
 //! have been given to another file while the volume was closed, or a crash came while other content
 //! took the names one after the other.
 
-use super::moved::{Moved, is_unchanged};
+use super::moved::{Moved, by_inode, is_unchanged};
 use crate::begun::Redone;
 use crate::install::{BESIDE, names_below};
 use crate::volume::{State, Volume};
@@ -64,7 +64,7 @@ impl Volume {
         let mut files = moved.files_with_names();
         self.drop_aliases(state, &files)?;
         let mut changed = self.clear_beside(&mut files)?;
-        let of: HashMap<u64, NodeId> = inodes.iter().map(|(node, ino)| (*ino, *node)).collect();
+        let of = by_inode(inodes);
         let mut links = Links::default();
         let several = |(id, node): (NodeId, &lockstep_core::tree::Node)| {
             (node.file().is_some() && node.links.len() > 1).then_some(id)
@@ -81,7 +81,11 @@ impl Volume {
             files = moved.files_with_names();
         }
         for (ino, names) in files.iter().filter(|(_, names)| names.len() > 1) {
-            let may_be = |node: &NodeId| links.files.get(node).is_none_or(|own| own == ino);
+            let is_file =
+                |node: NodeId| state.replica.tree.node(node).is_some_and(|n| n.file().is_some());
+            let may_be = |node: &NodeId| {
+                is_file(*node) && links.files.get(node).is_none_or(|own| own == ino)
+            };
             let standing = names.iter().filter_map(|(path, _)| node_at(state, path));
             let mut standing: Vec<NodeId> = standing.filter(may_be).collect();
             standing

@@ -31,14 +31,17 @@ pub(super) struct Moved {
     listings: HashMap<PathBuf, Listing>,
 }
 
+/// The nodes that had these inode numbers; of several that had one, the newest.
+pub(super) fn by_inode(inodes: &HashMap<NodeId, u64>) -> HashMap<u64, NodeId> {
+    let mut nodes: Vec<(u64, NodeId)> = inodes.iter().map(|(node, ino)| (*ino, *node)).collect();
+    nodes.sort_unstable();
+    nodes.into_iter().collect()
+}
+
 impl Moved {
     /// Walks over the backing tree. `inodes` are those of the last run.
     pub(super) fn look(disk: &dyn Disk, inodes: HashMap<NodeId, u64>) -> io::Result<Moved> {
-        let mut moved = Moved {
-            nodes: inodes.iter().map(|(node, inode)| (*inode, *node)).collect(),
-            inodes,
-            ..Moved::default()
-        };
+        let mut moved = Moved { nodes: by_inode(&inodes), inodes, ..Moved::default() };
         let mut dirs = vec![PathBuf::new()];
         while let Some(dir) = dirs.pop() {
             let listing: Listing = disk.read_dir(&dir)?.into_iter().collect();
