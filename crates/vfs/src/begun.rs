@@ -6,6 +6,7 @@
 //! before anything below is compared with it.
 
 use crate::apply::{ApplyError, Incoming};
+use crate::doubt::stand_in;
 use crate::errno::Errno;
 use crate::volume::{State, Volume};
 use lockstep_core::planted::{self, Bug};
@@ -300,11 +301,7 @@ impl State {
         }
         let earlier = redone.contents_of(node).find(|(c, _)| *c == found);
         let Some((content, version)) = earlier else { return false };
-        let coming =
-            lockstep_core::tree::Incoming { content: wanted, version: awaited, times, perm };
-        file.incoming.get_or_insert(coming);
-        (file.content, file.version, file.resident) = (content, version, true);
-        file.live_size_bytes = content.size_bytes;
+        stand_in(file, content, version, times, perm);
         true
     }
 }

@@ -270,16 +270,27 @@ pub(crate) fn load(
 
 /// Every entry of the log is what was written down.
 fn check_log(db: &dyn StateStore) -> std::result::Result<(), OpenError> {
+    walk_log(db, |_| true).map(drop)
+}
+
+/// Goes through the own log, and answers the first change at which `goes_on` says no.
+pub(crate) fn walk_log(
+    db: &dyn StateStore,
+    mut goes_on: impl FnMut(&Change) -> bool,
+) -> std::result::Result<Option<Change>, OpenError> {
     let mut from = Sequence(0);
     loop {
         let entries = db.read_log(from, LOG_PART)?;
         for (seq, bytes) in &entries {
             let change: Option<Change> = postcard::from_bytes(bytes).ok();
-            if change.is_none_or(|change| change.seq != *seq) {
+            let Some(change) = change.filter(|change| change.seq == *seq) else {
                 return Err(OpenError::Damaged { what: format!("log entry {}", seq.0) });
+            };
+            if !goes_on(&change) {
+                return Ok(Some(change));
             }
         }
-        let Some((last, _)) = entries.last() else { return Ok(()) };
+        let Some((last, _)) = entries.last() else { return Ok(None) };
         from = last.next();
     }
 }

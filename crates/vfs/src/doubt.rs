@@ -8,8 +8,8 @@
 use crate::errno::Result;
 use crate::volume::{State, Volume};
 use lockstep_core::planted::{self, Bug};
-use lockstep_core::tree::Incoming;
-use lockstep_core::{ContentRef, NodeId, Timespec, Version};
+use lockstep_core::tree::{FileBody, Incoming};
+use lockstep_core::{ContentRef, NodeId, Perm, Times, Timespec, Version};
 use lockstep_disk::BackingStat;
 use lockstep_disk::state::StateBatch;
 use std::io;
@@ -31,20 +31,23 @@ pub(crate) enum Doubt {
 impl Doubt {
     /// Whether the bytes of a file may not be those that were written.
     pub(crate) fn covers(self, stat: &BackingStat) -> bool {
-        match self {
-            Doubt::None => false,
-            Doubt::Since(synced) => stat.ctime.secs >= synced.secs - CLOCK_SLACK_SECS,
-        }
+        self.reaches(stat.ctime)
     }
 
     /// Whether what the state has told of a node since `written` may never have reached the disk
     /// below; the state did not know of it before this start if that is `None`.
     pub(crate) fn may_lack(self, written: Option<Timespec>) -> bool {
+        match written {
+            Some(written) => self.reaches(written),
+            None => matches!(self, Doubt::Since(_)),
+        }
+    }
+
+    /// Whether what was done at `at` may not be on stable storage.
+    fn reaches(self, at: Timespec) -> bool {
         match self {
             Doubt::None => false,
-            Doubt::Since(synced) => {
-                written.is_none_or(|written| written.secs >= synced.secs - CLOCK_SLACK_SECS)
-            }
+            Doubt::Since(synced) => at.secs >= synced.secs - CLOCK_SLACK_SECS,
         }
     }
 }
@@ -118,10 +121,7 @@ impl State {
         let (times, perm) = (stands.times, stands.perm);
         let Some(file) = stands.file_mut().filter(|file| !file.dirty) else { return false };
         if file.content != found || !file.resident {
-            let (content, version) = (file.content, file.version);
-            file.incoming.get_or_insert(Incoming { content, version, times, perm });
-            (file.content, file.version, file.resident) = (found, Version::default(), true);
-            file.live_size_bytes = found.size_bytes;
+            stand_in(file, found, Version::default(), times, perm);
             self.wanted.insert(node);
         }
         true
@@ -144,11 +144,23 @@ impl State {
         if file.dirty || !file.resident || file.content == found || stat.mtime > times.mtime {
             return false;
         }
-        let (content, version) = (file.content, file.version);
-        file.incoming.get_or_insert(Incoming { content, version, times, perm });
-        (file.content, file.version) = (found, Version::default());
-        file.live_size_bytes = found.size_bytes;
+        stand_in(file, found, Version::default(), times, perm);
         self.wanted.insert(node);
         true
     }
+}
+
+/// Until its newest content comes, which is awaited with `times` and `perm`, `file` is `found`, which
+/// is below.
+pub(crate) fn stand_in(
+    file: &mut FileBody,
+    found: ContentRef,
+    version: Version,
+    times: Times,
+    perm: Perm,
+) {
+    let awaited = Incoming { content: file.content, version: file.version, times, perm };
+    file.incoming.get_or_insert(awaited);
+    (file.content, file.version, file.resident) = (found, version, true);
+    file.live_size_bytes = found.size_bytes;
 }

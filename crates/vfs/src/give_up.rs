@@ -2,13 +2,11 @@
 //! somebody does have takes its place.
 
 use crate::apply::Stale;
+use crate::commit::walk_log;
 use crate::transfer::FetchJob;
 use crate::volume::{State, Volume};
 use lockstep_core::tree::Incoming;
-use lockstep_core::{Change, NodeId, Op, Place, Sequence, Shown, Version};
-
-/// Entries of the log that are looked at at a time.
-const LOG_PART: usize = 1024;
+use lockstep_core::{Change, NodeId, Op, Place, Shown, Version};
 
 impl Volume {
     /// No peer has what `job` fetches; `shown` is the newest version that they show in its place. If
@@ -55,17 +53,12 @@ impl Volume {
 
     /// The version that the lost one was written over, as far as the log still tells.
     fn base_in_log(&self, job: &FetchJob) -> Option<Version> {
-        let mut from = Sequence(0);
-        loop {
-            let entries = self.db.read_log(from, LOG_PART).ok()?;
-            for (_, bytes) in &entries {
-                let change: Change = postcard::from_bytes(bytes).ok()?;
-                match change.op {
-                    Op::Content { base, .. } if change.version == job.version => return Some(base),
-                    _ => {}
-                }
-            }
-            from = entries.last()?.0.next();
+        let is_it = |change: &Change| {
+            change.version == job.version && matches!(change.op, Op::Content { .. })
+        };
+        match walk_log(&*self.db, |change| !is_it(change)).ok()??.op {
+            Op::Content { base, .. } => Some(base),
+            _ => None,
         }
     }
 

@@ -53,7 +53,7 @@ pub fn answers(home: &Home, deadline: Instant) -> bool {
 
 /// The failure of a daemon that is there and has said nothing for `patience`.
 pub fn silent(home: &Home, patience: Duration) -> Failure {
-    let pid = lock::pid(home).map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+    let pid = process(home);
     let message = format!(
         "the daemon (process {pid}) of the home {} has not answered within {} seconds",
         home.dir().display(),
@@ -114,6 +114,11 @@ fn interrupted(home: &Home, reason: &io::Error, patience: Duration) -> Failure {
     Failure::failed(format!("the daemon did not finish the command: {reason}"), hint)
 }
 
+/// The number of the daemon's process, as it is shown.
+fn process(home: &Home) -> String {
+    lock::pid(home).map_or_else(|| "?".to_owned(), |pid| pid.to_string())
+}
+
 fn lives(home: &Home) -> bool {
     lock::HomeLock::is_held(home).unwrap_or(false)
 }
@@ -122,7 +127,7 @@ fn unreachable(home: &Home, reason: &io::Error) -> Failure {
     let dir = home.dir().display();
     match reason.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused if lives(home) => {
-            let pid = lock::pid(home).map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+            let pid = process(home);
             Failure::failed(
                 format!(
                     "the daemon (process {pid}) of the home {dir} takes no commands: it is just \

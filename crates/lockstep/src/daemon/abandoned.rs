@@ -26,19 +26,13 @@ pub fn release(home: &Home) -> Outcome<()> {
     for mount in records.filter_map(|record| record.mount) {
         fuse::end_dead(&mount).map_err(|e| Failure::of_sentence(&e.to_string()))?;
     }
-    let deadline = Instant::now() + GONE_WITHIN;
-    while HomeLock::is_held(home)? {
-        if Instant::now() > deadline {
-            return Err(Failure::failed(
-                format!(
-                    "the daemon (process {pid}) was killed, and the kernel does not let go of it"
-                ),
-                "as root, run `umount -f` for the mounts of this home",
-            ));
-        }
-        std::thread::sleep(PAUSE);
+    match lets_go_within(home, GONE_WITHIN)? {
+        true => Ok(()),
+        false => Err(Failure::failed(
+            format!("the daemon (process {pid}) was killed, and the kernel does not let go of it"),
+            "as root, run `umount -f` for the mounts of this home",
+        )),
     }
-    Ok(())
 }
 
 /// The failure of a command that would wait for a dead daemon.
@@ -46,12 +40,8 @@ pub fn refuse(home: &Home) -> Outcome<()> {
     let Some(pid) = lock::pid(home).filter(|pid| is_dead(*pid)) else { return Ok(()) };
     // Every killed process is a zombie for a while: until its threads have gone, and until its parent
     // has asked how it ended.
-    let deadline = Instant::now() + GOING_WITHIN;
-    while Instant::now() < deadline {
-        if !HomeLock::is_held(home)? {
-            return Ok(());
-        }
-        std::thread::sleep(PAUSE);
+    if lets_go_within(home, GOING_WITHIN)? {
+        return Ok(());
     }
     Err(Failure::failed(
         format!(
@@ -60,6 +50,18 @@ pub fn refuse(home: &Home) -> Outcome<()> {
         ),
         "run `lockstep start`, which frees them",
     ))
+}
+
+/// Whether a dead daemon of `home` lets go of it within `patience`.
+fn lets_go_within(home: &Home, patience: Duration) -> Outcome<bool> {
+    let deadline = Instant::now() + patience;
+    while HomeLock::is_held(home)? {
+        if Instant::now() > deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(true)
 }
 
 /// Whether `pid` has ended and only threads of it that cannot be ended are left.

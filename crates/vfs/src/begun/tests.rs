@@ -72,15 +72,21 @@ fn fetch(volume: &Volume) {
     volume.install(&job).unwrap();
 }
 
+/// A volume that has the first three of `changes`, and the others noted as the batch that comes.
+fn with_batch_noted(dir: &Path, changes: &[Incoming]) -> Arc<Volume> {
+    std::fs::create_dir(dir.join("backing")).unwrap();
+    let volume = start(dir, Origin::Joining);
+    volume.apply(PEER, &changes[..3]).unwrap();
+    volume.note_batch(PEER, &changes[3..]).unwrap();
+    volume
+}
+
 /// Applies `done` of `changes` and begins one more if `begun`; the process ends before anything is
 /// written down, and another starts.
 fn ends_after(done: usize, begun: bool) {
     let dir = tempfile::TempDir::new().unwrap();
-    std::fs::create_dir(dir.path().join("backing")).unwrap();
-    let volume = start(dir.path(), Origin::Joining);
-    let (first, rest) = (&replacements()[..3], &replacements()[3..]);
-    volume.apply(PEER, first).unwrap();
-    volume.note_batch(PEER, rest).unwrap();
+    let rest = &replacements()[3..];
+    let volume = with_batch_noted(dir.path(), &replacements());
     volume.apply_unwritten(PEER, &rest[..done], &mut Vec::new()).unwrap();
     if let Some(next) = rest.get(done).filter(|_| begun) {
         volume.note_begun(super::Doing::change(PEER, next.change.seq)).unwrap();
@@ -123,12 +129,8 @@ fn a_damaged_note_of_how_far_a_batch_got_loses_nothing_of_it() {
     }];
     for damaged in damages {
         let dir = tempfile::TempDir::new().unwrap();
-        std::fs::create_dir(dir.path().join("backing")).unwrap();
-        let volume = start(dir.path(), Origin::Joining);
-        let (first, rest) = (&replacements()[..3], &replacements()[3..]);
-        volume.apply(PEER, first).unwrap();
-        volume.note_batch(PEER, rest).unwrap();
-        drop(volume);
+        let rest = &replacements()[3..];
+        drop(with_batch_noted(dir.path(), &replacements()));
         std::fs::write(dir.path().join("backing/.lockstep/tmp/begun"), &damaged).unwrap();
 
         let volume = start(dir.path(), Origin::Existing);
